@@ -1,0 +1,134 @@
+"""How restored images are scored, so that no number depends on who computed it. Any module may import it.
+
+All metrics compare 8-bit images: float outputs go through `to_uint8` first, as in the literature's protocol. PSNR is
+NumPy alone; SSIM imports scikit-image and LPIPS imports lpips when called.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+
+import numpy as np
+
+
+def to_uint8(image: np.ndarray) -> np.ndarray:
+    """Clip a float image in [0, 1] units and round it to uint8.
+
+    Example:
+        >>> to_uint8(np.array([-0.1, 0.5, 1.2]))
+        array([  0, 128, 255], dtype=uint8)
+    """
+    return np.round(np.clip(image, 0.0, 1.0) * 255.0).astype(np.uint8)
+
+
+def _check_pair(restored: np.ndarray, clean: np.ndarray) -> None:
+    for name, image in (("restored", restored), ("clean", clean)):
+        if image.dtype != np.uint8 or image.ndim not in (2, 3):
+            raise ValueError(f"{name}: expected uint8 (H, W) or (H, W, 3), got {image.dtype} {image.shape}")
+    if restored.shape != clean.shape:
+        raise ValueError(f"expected two images of one shape, got {restored.shape} and {clean.shape}")
+
+
+def psnr(restored: np.ndarray, clean: np.ndarray) -> float:
+    """Peak signal-to-noise ratio in dB: 10 log10(255^2 / MSE), in float64, over all pixels and channels.
+
+    Args:
+        restored: (H, W) or (H, W, 3), uint8.
+        clean: same shape, uint8.
+
+    Returns:
+        dB; infinity for equal images.
+
+    Raises:
+        ValueError: if dtype or shape is not as above.
+
+    Example:
+        >>> round(psnr(np.full((8, 8), 10, np.uint8), np.full((8, 8), 20, np.uint8)), 2)
+        28.13
+    """
+    _check_pair(restored, clean)
+    mse = np.mean((restored.astype(np.float64) - clean.astype(np.float64)) ** 2)
+    return float("inf") if mse == 0 else float(10.0 * np.log10(255.0**2 / mse))
+
+
+def ssim(restored: np.ndarray, clean: np.ndarray) -> float:
+    """Structural similarity with the original 11x11 Gaussian window (sigma 1.5), mean over the valid region.
+
+    Args:
+        restored: (H, W) or (H, W, 3), uint8, at least 11 pixels a side.
+        clean: same shape, uint8.
+
+    Returns:
+        at most 1; the mean over channels for RGB.
+
+    Raises:
+        ValueError: if dtype or shape is not as above.
+
+    Reference:
+        Wang et al., IEEE TIP 2004; scikit-image's `structural_similarity`.
+    """
+    from skimage.metrics import structural_similarity
+
+    _check_pair(restored, clean)
+    if min(clean.shape[:2]) < 11:
+        raise ValueError(f"expected at least 11x11 pixels for SSIM, got {clean.shape[0]}x{clean.shape[1]}")
+    return float(
+        structural_similarity(
+            restored,
+            clean,
+            data_range=255,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+            channel_axis=-1 if clean.ndim == 3 else None,
+        )
+    )
+
+
+@functools.lru_cache(maxsize=2)
+def _lpips_network(trunk: str):
+    import contextlib
+    import io
+    import warnings
+
+    import lpips
+
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        return lpips.LPIPS(net=trunk, verbose=False).eval()
+
+
+_TRUNK_FILES = {"alex": "alexnet-owt-7be5be79.pth", "squeeze": "squeezenet1_1-b8a52dc0.pth"}
+
+
+def lpips_available(trunk: str = "alex") -> bool:
+    """Whether LPIPS can be computed without a download: its trunk's weights lie under TORCH_HOME."""
+    import torch
+
+    return os.path.exists(os.path.join(torch.hub.get_dir(), "checkpoints", _TRUNK_FILES[trunk]))
+
+
+def lpips(restored: np.ndarray, clean: np.ndarray, trunk: str = "alex") -> float:
+    """Learned perceptual distance (LPIPS v0.1); lower is closer. Grey images are repeated to three channels.
+
+    The trunk's weights come from TORCH_HOME, or are downloaded by torchvision on first use.
+
+    Args:
+        restored: (H, W) or (H, W, 3), uint8.
+        clean: same shape, uint8.
+        trunk: 'alex' or 'squeeze'.
+
+    Reference:
+        Zhang et al., CVPR 2018; the `lpips` package.
+    """
+    import torch
+
+    _check_pair(restored, clean)
+
+    def as_tensor(image: np.ndarray) -> torch.Tensor:
+        rgb = image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
+        return torch.from_numpy(rgb.astype(np.float32)).permute(2, 0, 1)[None] / 127.5 - 1.0
+
+    with torch.inference_mode():
+        return float(_lpips_network(trunk)(as_tensor(restored), as_tensor(clean)))

@@ -1,0 +1,253 @@
+"""The MDRN network: a chain of degrade-and-reconstruct stages that removes noise progressively. Imports torch alone.
+
+Every denoiser here obeys one contract: `model(noisy, sigma) -> restored`, BCHW in [0, 1] units, any height and width,
+`sigma` a float or a (B,) tensor in the same units, output not clipped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+_ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
+_FUSIONS = ("input", "cross")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """What rebuilds an MDRN; stored in every weights file.
+
+    Args:
+        channels: 1 for grey, 3 for RGB.
+        widths: feature channels at each scale of a stage, finest first; each further scale halves the resolution.
+        stages: number of degrade-and-reconstruct stages; 1 makes a plain single U.
+        blocks: residual blocks at each scale, on the way down and on the way up; as many at the coarsest scale.
+        entry: pixel-unshuffle factor of the head; 2 works at half resolution throughout, 1 at full.
+        shared: whether all stages share one set of weights.
+        fusion: how a stage sees the one before: 'input' adds the head's features to its input; 'cross' also adds the
+            earlier stage's reconstruction features, through 1x1 convolutions, at every scale.
+        activation: 'relu', 'gelu' or 'silu'.
+
+    Raises:
+        ValueError: if a field is outside what is listed.
+    """
+
+    channels: int = 1
+    widths: tuple[int, ...] = (32, 48, 64)
+    stages: int = 2
+    blocks: int = 1
+    entry: int = 2
+    shared: bool = False
+    fusion: str = "cross"
+    activation: str = "relu"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "widths", tuple(self.widths))
+        allowed = {
+            "channels": self.channels in (1, 3),
+            "widths": 2 <= len(self.widths) <= 5 and all(type(w) is int and 1 <= w <= 512 for w in self.widths),
+            "stages": type(self.stages) is int and 1 <= self.stages <= 16,
+            "blocks": type(self.blocks) is int and 1 <= self.blocks <= 16,
+            "entry": self.entry in (1, 2, 4),
+            "shared": type(self.shared) is bool,
+            "fusion": self.fusion in _FUSIONS,
+            "activation": self.activation in _ACTIVATIONS,
+        }
+        for name, ok in allowed.items():
+            if not ok:
+                raise ValueError(f"ModelConfig.{name}: got {getattr(self, name)!r}, outside what its docstring allows")
+
+
+PRESETS: dict[str, ModelConfig] = {
+    "mdrn_tiny": ModelConfig(widths=(16, 24, 32)),
+    "mdrn": ModelConfig(widths=(32, 48, 80)),
+    "mdrn_tiny_rgb": ModelConfig(channels=3, widths=(16, 16, 32)),
+    "mdrn_rgb": ModelConfig(channels=3, widths=(32, 48, 80)),
+}
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions around an activation, added to their input. Shape: (B, C, H, W) -> (B, C, H, W)."""
+
+    def __init__(self, width: int, activation: str) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.activation = nn.ReLU(inplace=True) if activation == "relu" else _ACTIVATIONS[activation]()
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv2(self.activation(self.conv1(x))).add_(x)
+
+
+class Stage(nn.Module):
+    """One multiple degradation and reconstruction: down by several factors of two, work there, and back up.
+
+    Shape:
+        features (B, widths[0], H, W), H and W divisible by 2 ** (len(widths) - 1); the earlier stage's reconstruction
+        features, one per scale -> this stage's reconstruction features, one per scale, finest first.
+
+    Reference:
+        Li et al., CVPRW 2022: "multiple degradation and reconstruction". That degradation is a strided convolution and
+        reconstruction a transposed one is our reading.
+    """
+
+    def __init__(self, config: ModelConfig, fused: bool) -> None:
+        super().__init__()
+        widths = config.widths
+        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+
+        def blocks(width: int) -> nn.Sequential:
+            return nn.Sequential(*(ResidualBlock(width, config.activation) for _ in range(config.blocks)))
+
+        self.fuse = nn.ModuleList(nn.Conv2d(w, w, 1) for w in widths) if fused else None
+        self.encode = nn.ModuleList(blocks(w) for w in widths)
+        self.degrade = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in pairs)
+        self.reconstruct = nn.ModuleList(nn.ConvTranspose2d(coarse, fine, 2, stride=2) for fine, coarse in pairs)
+        self.decode = nn.ModuleList(blocks(w) for w in widths[:-1])
+
+    def forward(self, x: torch.Tensor, earlier: list[torch.Tensor] | None) -> list[torch.Tensor]:
+        encoded = []
+        for scale, block in enumerate(self.encode):
+            if scale:
+                x = self.degrade[scale - 1](x)
+            if self.fuse is not None and earlier is not None:
+                x = self.fuse[scale](earlier[scale]).add_(x)
+            x = block(x)
+            encoded.append(x)
+        features = [x]
+        for scale in reversed(range(len(self.decode))):
+            x = self.decode[scale](self.reconstruct[scale](x).add_(encoded[scale]))
+            features.insert(0, x)
+        return features
+
+
+class MDRN(nn.Module):
+    """Multiple Degradation and Reconstruction Network.
+
+    A head lifts the noisy image and its sigma map to features; a chain of stages refines them; after each stage a tail
+    adds a correction to the image restored so far, so that noise is removed progressively.
+
+    Shape:
+        noisy (B, channels, H, W), any H, W >= 1, in [0, 1] units; sigma a float or (B,) in the same units ->
+        restored, the shape of noisy, not clipped.
+
+    Reference:
+        Li et al., CVPRW 2022 (arXiv:2204.13873), implemented from its abstract. The sigma map, the half-resolution
+        entry, the fusion and the additive corrections are our reading.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, factor = config.widths[0], config.entry
+        self.head = nn.Conv2d(config.channels * factor**2 + 1, width, 3, padding=1)
+        count = 1 if config.shared else config.stages
+        cross = config.fusion == "cross"
+        fused = [cross and config.stages > 1 and (config.shared or index > 0) for index in range(count)]
+        self.stages = nn.ModuleList(Stage(config, fused=f) for f in fused)
+        self.tails = nn.ModuleList(nn.Conv2d(width, config.channels * factor**2, 3, padding=1) for _ in range(count))
+
+    @property
+    def stride(self) -> int:
+        """The coarsest cell in pixels: inputs are padded to a multiple of it, and tiles align to it."""
+        return self.config.entry * 2 ** (len(self.config.widths) - 1)
+
+    @property
+    def receptive_field_radius(self) -> int:
+        """Pixels of context beyond an aligned tile's edge that can change the tile's result."""
+        config = self.config
+        scales = [config.entry * 2**i for i in range(len(config.widths))]
+        reach = 0
+
+        def convolutions(count: int, scale: int) -> None:
+            nonlocal reach
+            reach = math.ceil(reach / scale) * scale + count * scale
+
+        convolutions(1, scales[0])  # tail; walked backwards from the output
+        for _ in range(config.stages):
+            for scale in scales[:-1]:
+                convolutions(2 * config.blocks, scale)
+            for scale in reversed(scales):
+                convolutions(2 * config.blocks, scale)
+        convolutions(1, scales[0])  # head
+        return reach
+
+    def forward(self, noisy: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
+        return self._run(noisy, sigma)[0][-1]
+
+    def progressive(self, noisy: torch.Tensor, sigma: float | torch.Tensor) -> list[torch.Tensor]:
+        """Return the image restored after each stage, first to last; the last is what `forward` returns."""
+        return self._run(noisy, sigma)[0]
+
+    def forward_features(
+        self, noisy: torch.Tensor, sigma: float | torch.Tensor
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Return the restored image and each stage's reconstruction features.
+
+        Features are named 'stage1.scale1' (finest) and so on, (B, widths[i], H', W') on the padded grid: H' is H
+        rounded up to a multiple of `stride`, divided by entry * 2 ** i.
+        """
+        images, features = self._run(noisy, sigma)
+        named = {f"stage{s}.scale{i}": x for s, scales in enumerate(features, 1) for i, x in enumerate(scales, 1)}
+        return images[-1], named
+
+    def _run(
+        self, noisy: torch.Tensor, sigma: float | torch.Tensor
+    ) -> tuple[list[torch.Tensor], list[list[torch.Tensor]]]:
+        config = self.config
+        if noisy.ndim != 4 or noisy.shape[1] != config.channels:
+            raise ValueError(f"noisy: expected (B, {config.channels}, H, W), got {tuple(noisy.shape)}")
+        height, width = noisy.shape[-2:]
+        padded = pad_to_multiple(noisy, self.stride)
+        entered = F.pixel_unshuffle(padded, config.entry)
+        head = self.head(torch.cat([entered, sigma_map(sigma, entered)], dim=1))
+        restored, x, scales = padded, head, None
+        images, features = [], []
+        for index in range(config.stages):
+            module = 0 if config.shared else index
+            scales = self.stages[module](x, scales)
+            x = scales[0] + head
+            restored = F.pixel_shuffle(self.tails[module](scales[0]), config.entry) + restored
+            images.append(restored[..., :height, :width])
+            features.append(scales)
+        return images, features
+
+
+def sigma_map(sigma: float | torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Return `sigma`, a float or (B,), as a constant (B, 1, H, W) map on the grid of `like` (B, C, H, W).
+
+    Raises:
+        ValueError: if sigma is a tensor of another shape.
+    """
+    batch, _, height, width = like.shape
+    if not isinstance(sigma, torch.Tensor):
+        return like.new_full((batch, 1, height, width), float(sigma))
+    if sigma.ndim > 1 or sigma.numel() not in (1, batch):
+        raise ValueError(f"sigma: expected a float or a ({batch},) tensor, got shape {tuple(sigma.shape)}")
+    return sigma.to(like).reshape(-1, 1, 1, 1).expand(batch, 1, height, width)
+
+
+def pad_to_multiple(x: torch.Tensor, multiple: int) -> torch.Tensor:
+    """Mirror the bottom and right edges until height and width are multiples of `multiple`; any size from 1x1.
+
+    Example:
+        >>> pad_to_multiple(torch.tensor([[[[1.0, 2.0, 3.0]]]]), 4)[0, 0, 0].tolist()
+        [1.0, 2.0, 3.0, 2.0]
+    """
+    for dim in (-2, -1):
+        size = x.shape[dim]
+        target = -(-size // multiple) * multiple
+        if target != size:
+            period = max(1, 2 * (size - 1))
+            index = torch.arange(target, device=x.device) % period
+            x = x.index_select(dim, torch.where(index < size, index, period - index))
+    return x
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Return the number of parameters."""
+    return sum(p.numel() for p in model.parameters())

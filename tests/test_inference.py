@@ -1,0 +1,199 @@
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from conftest import header_for, small_network
+
+import mdrn
+from mdrn import checkpoint, inference
+from mdrn.inference import blend, default_model, denoise, restore
+from mdrn.model import ModelConfig
+
+KINDS = ["uint8", "uint16", "float32", "float16", "float64"]
+
+
+def make(shape, dtype, seed=0):
+    values = np.random.default_rng(seed).random(shape)
+    return (values * np.iinfo(dtype).max).astype(dtype) if np.dtype(dtype).kind == "u" else values.astype(dtype)
+
+
+@pytest.fixture
+def released(tmp_path, monkeypatch):
+    """A package folder with a grey range network, a grey single-level one and, on request, an RGB range network."""
+    folder = tmp_path / "weights"
+    monkeypatch.setattr(checkpoint, "WEIGHTS_DIR", folder)
+    inference._load.cache_clear()
+
+    def release(name, channels=1, level=(0.0, 75.0)):
+        network = small_network(channels)
+        header = header_for(network, id=name, noise_level=level)
+        checkpoint.write_weights(folder / f"{name}.safetensors", network, header)
+
+    release("mdrn.plain_n0-75_s0")
+    release("mdrn.plain_n25_s0", level=(25.0, 25.0))
+    yield release
+    inference._load.cache_clear()
+
+
+@pytest.mark.parametrize("dtype", KINDS)
+@pytest.mark.parametrize("shape", [(1, 1), (37, 31), (9, 40, 2), (20, 11, 3), (1, 5, 4)])
+def test_the_same_kind_comes_back(network, dtype, shape):
+    image = make(shape, dtype)
+    before = image.copy()
+    restored = denoise(image, 25, network) if shape[-1] not in (3, 4) else restore(image, 25, network).image
+    assert restored.shape == image.shape and restored.dtype == image.dtype
+    assert np.array_equal(image, before)
+    if image.ndim == 3 and shape[2] in (2, 4):
+        assert np.array_equal(restored[..., -1], image[..., -1])
+    assert not np.array_equal(restored, image)
+
+
+def test_depths_agree(network):
+    image = make((37, 31), "uint8")
+    exact = restore(image / 255.0, 25, network).image
+    assert np.abs(restore(image, 25, network).image / 255.0 - exact).max() <= 0.5 / 255 + 1e-6
+    sixteen = restore((image.astype(np.uint16) * 257), 25, network).image / 65535.0
+    assert np.abs(sixteen - exact).max() <= 0.5 / 65535 + 1e-6
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"stages": 1}, {"entry": 1}, {"shared": True, "stages": 3}, {"fusion": "input"}], ids=str
+)
+@pytest.mark.parametrize("tile", [64, 100])
+def test_tiled_equals_whole(changes, tile):
+    network = small_network(**changes)
+    image = make((203, 331), "float32")
+    whole = restore(image, 25, network, tile=10_000, stages=True)
+    tiled = restore(image, 25, network, tile=tile, stages=True)
+    for a, b in zip(whole.stages, tiled.stages, strict=True):
+        assert np.abs(a - b).max() <= 1e-5
+
+
+def test_tiles_do_differ_from_whole_without_their_halo(monkeypatch):
+    """The test above can fail: with half the halo, tiles show."""
+    network = small_network()
+    image = make((200, 200), "float32")
+    whole = restore(image, 25, network, tile=10_000).image
+    monkeypatch.setattr(type(network), "receptive_field_radius", 16)
+    assert np.abs(restore(image, 25, network, tile=64).image - whole).max() > 1e-4
+
+
+def test_memory_decides_the_tile(network, monkeypatch):
+    import psutil
+
+    def tile_with(free):
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: type("M", (), {"available": free}))
+        return inference._tile_from_memory(network, 88)
+
+    assert 128 <= tile_with(2**20) < tile_with(2**28) <= 1024
+
+
+def test_progress_counts_tiles_and_can_cancel(network):
+    seen = []
+    restore(make((64, 100, 3), "uint8"), 25, network, tile=64, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(i, 6) for i in range(1, 7)]
+
+    def cancel(done, total):
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        restore(make((64, 100), "uint8"), 25, network, tile=64, progress=cancel)
+
+
+def test_colour_through_a_grey_network_is_channel_by_channel_and_says_so(network):
+    image = make((33, 21, 3), "uint8")
+    with pytest.warns(UserWarning, match="channel by channel"):
+        restored = denoise(image, 25, network)
+    for c in range(3):
+        assert np.array_equal(restored[..., c], denoise(np.ascontiguousarray(image[..., c]), 25, network))
+
+
+def test_default_network(released):
+    image = make((33, 21, 3), "uint8")
+    assert default_model(1) == default_model(3) == "mdrn.plain_n0-75_s0"
+    assert restore(image, 25).per_channel
+    released("mdrn_rgb.plain_n0-75_s0", channels=3)
+    assert default_model(3) == "mdrn_rgb.plain_n0-75_s0" and default_model(1) == "mdrn.plain_n0-75_s0"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert denoise(image, 25).shape == image.shape
+    result = restore(image, 25)
+    assert result.model == "mdrn_rgb.plain_n0-75_s0" and not result.per_channel
+    assert restore(image[..., 0], 25).model == "mdrn.plain_n0-75_s0"
+    with pytest.raises(ValueError, match="grey"):
+        restore(image[..., 0], 25, "mdrn_rgb.plain_n0-75_s0")
+
+
+def test_level_is_estimated_or_the_networks_own(released):
+    noisy = np.clip(128 + np.random.default_rng(0).normal(0, 20, (128, 128)), 0, 255).astype(np.uint8)
+    result = restore(noisy)
+    assert result.estimated and result.noise_level == pytest.approx(20, abs=1)
+    assert np.array_equal(result.image, restore(noisy, result.noise_level).image)
+    single = restore(noisy, model="mdrn.plain_n25_s0")
+    assert not single.estimated and single.noise_level == 25
+    with pytest.raises(ValueError, match="25 alone"):
+        restore(noisy, 30, "mdrn.plain_n25_s0")
+
+
+def test_strength_blends_without_the_network(network):
+    for dtype in KINDS:
+        image = make((37, 31), dtype)
+        full = restore(image, 25, network).image
+        for strength in (0.0, 0.3, 1.0):
+            assert np.array_equal(restore(image, 25, network, strength=strength).image, blend(image, full, strength))
+        assert np.array_equal(blend(image, full, 0.0), image)
+        middle = blend(image, full, 0.5).astype(np.float64)
+        mean = (image.astype(np.float64) + full) / 2
+        assert np.abs(middle - mean).max() <= (0.5 if np.dtype(dtype).kind == "u" else 1e-3)
+
+
+def test_stages_are_the_networks_progress(network):
+    image = make((37, 31), "uint8")
+    result = restore(image, 25, network, stages=True)
+    assert len(result.stages) == 2 and np.array_equal(result.stages[-1], result.image)
+    with torch.no_grad():
+        first = network.progressive(torch.from_numpy(image / np.float32(255))[None, None], 25 / 255)[0][0, 0]
+    assert np.abs(result.stages[0] / 255.0 - first.clamp(0, 1).numpy()).max() <= 0.5 / 255 + 1e-5
+    assert restore(image, 25, network).stages == ()
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        ([[1, 2]], "NumPy"),
+        (np.zeros((2, 2, 5), np.uint8), "expected"),
+        (np.zeros((2, 2, 1), np.uint8), "expected"),
+        (np.zeros((0, 4), np.uint8), "expected"),
+        (np.zeros((2, 2), np.int32), "uint8"),
+        (np.zeros((2, 2), bool), "uint8"),
+        (np.full((2, 2), np.nan, np.float32), "finite"),
+        (np.full((2, 2), 128.0, np.float32), "divide"),
+    ],
+)
+def test_images_that_do_not_fit_are_refused(network, image, message):
+    with pytest.raises(ValueError, match=message):
+        denoise(image, 25, network)
+
+
+@pytest.mark.parametrize("options", [{"noise_level": 76}, {"noise_level": -1}, {"strength": 1.5}, {"tile": 0}])
+def test_options_out_of_range_are_refused(network, image, options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        restore(image, **({"noise_level": 25, "model": network} | options))
+
+
+def test_unclipped_noisy_floats_are_taken(network):
+    noisy = make((37, 31), "float32") + np.float32(0.3)
+    restored = restore(noisy, 25, network).image
+    assert noisy.max() > 1 and restored.max() <= 1
+
+
+def test_networks_of_other_makes_work():
+    """The contract is enough: forward, stride, receptive_field_radius and config.channels."""
+    network = small_network(channels=3)
+    assert restore(make((9, 9, 3), "uint8"), 25, network).model == "MDRN"
+
+
+def test_public_names():
+    assert set(mdrn.__all__) >= {"denoise", "list_models", "load"}
+    assert ModelConfig().channels == 1

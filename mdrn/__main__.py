@@ -55,8 +55,10 @@ def _parser() -> argparse.ArgumentParser:
     info.set_defaults(run=_info)
 
     train = commands.add_parser("train", help="train one network; run again to resume")
-    train.add_argument("--preset", default="mdrn", help="mdrn, mdrn_tiny, mdrn_rgb or mdrn_tiny_rgb")
+    train.add_argument("--preset", default="mdrn", help="mdrn, mdrn_tiny, mdrn_rgb, mdrn_tiny_rgb or teacher")
     train.add_argument("--noise-level", type=_noise_range, default=(25.0, 25.0), metavar="N|LOW-HIGH")
+    train.add_argument("--strategy", default="plain", help="plain, hmds_c, hmds_n or hmds")
+    train.add_argument("--teacher", help="released id or weights file; every strategy but plain needs one")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--steps", type=int, required=True)
     train.add_argument("--batch-size", type=int)
@@ -186,7 +188,7 @@ def _info(options: argparse.Namespace) -> int:
         print(
             f"{header.id}: {'grey' if model.config.channels == 1 else 'RGB'}, {count_parameters(model) / 1e6:.3f} M "
             f"parameters, noise level {f'{low:g}' if low == high else f'{low:g} to {high:g}'}, "
-            f"{model.config.stages} stages, {header.patches:,} training patches ({header.data['sets']}, recipe "
+            f"{header.architecture}, {header.patches:,} training patches ({header.data['sets']}, recipe "
             f"{header.recipe['version']}), receptive-field radius {model.receptive_field_radius} px"
         )
     return problems

@@ -19,10 +19,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from mdrn.model import MDRN, ModelConfig
+from mdrn.teacher import Teacher, TeacherConfig
 
 FORMAT = "mdrn-weights-1"
 WEIGHTS_DIR = Path(__file__).parent / "weights"
 SUFFIX = ".safetensors"
+ARCHITECTURES = {"mdrn": ModelConfig, "teacher": TeacherConfig}
 _KEY = "mdrn"  # one metadata key: safetensors does not keep the order of several
 _MAX_BYTES = 256 * 2**20
 
@@ -46,11 +48,12 @@ class Header:
         data: training sets and the SHA-256 of their pixels.
         git: commit of the code that trained it, '+dirty' when uncommitted changes were there.
         torch: version of torch.
+        architecture: which kind of network `model` describes, see `ARCHITECTURES`.
         sha256: of the tensors; set by `write_weights`.
     """
 
     id: str
-    model: ModelConfig
+    model: ModelConfig | TeacherConfig
     noise_level: tuple[float, float]
     strategy: str
     seed: int
@@ -59,6 +62,7 @@ class Header:
     data: Mapping[str, str]
     git: str
     torch: str
+    architecture: str = "mdrn"
     sha256: str = ""
 
 
@@ -133,7 +137,7 @@ def read_header(id_or_path: str | Path) -> Header:
     return _read(find_weights(id_or_path), with_tensors=False)[0]
 
 
-def load(id_or_path: str | Path, device: str | torch.device | None = None) -> MDRN:
+def load(id_or_path: str | Path, device: str | torch.device | None = None) -> MDRN | Teacher:
     """Rebuild a network from its file alone, in eval mode, with its header as `model.header`.
 
     Args:
@@ -150,16 +154,15 @@ def load(id_or_path: str | Path, device: str | torch.device | None = None) -> MD
     path = find_weights(id_or_path)
     header, tensors = _read(path, with_tensors=True)
     with torch.device("meta"):
-        model = MDRN(header.model)
+        model = header.model.build()
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     if expected != {name: tuple(tensor.shape) for name, tensor in tensors.items()}:
         raise CheckpointError(f"{path}: its tensors do not fit the network its header describes; get the file again")
     if tensors_sha256(tensors) != header.sha256:
         raise CheckpointError(f"{path}: its tensors are not the ones that were written (SHA-256); get the file again")
     model.load_state_dict(tensors, assign=True)
-    model.requires_grad_(True)
     model.header = header
-    return model.to(device or "cpu").eval()
+    return model.to(device or "cpu", memory_format=torch.channels_last).eval()
 
 
 def _read(path: Path, with_tensors: bool) -> tuple[Header, dict[str, torch.Tensor]]:
@@ -171,7 +174,7 @@ def _read(path: Path, with_tensors: bool) -> tuple[Header, dict[str, torch.Tenso
             tensors = {name: file.get_tensor(name) for name in file.keys()} if with_tensors else {}  # noqa: SIM118
         if not isinstance(fields, dict) or fields.pop("format", None) != FORMAT:
             raise CheckpointError(f"{path}: expected a weights file of this project ({FORMAT}), got another kind")
-        fields["model"] = ModelConfig(**fields["model"])
+        fields["model"] = ARCHITECTURES[fields.get("architecture", "mdrn")](**fields["model"])
         fields["noise_level"] = tuple(float(level) for level in fields["noise_level"])
         header = Header(**fields)
         low, high = header.noise_level

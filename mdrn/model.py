@@ -61,6 +61,10 @@ class ModelConfig:
             if not ok:
                 raise ValueError(f"ModelConfig.{name}: got {getattr(self, name)!r}, outside what its docstring allows")
 
+    def build(self) -> MDRN:
+        """Return the network with fresh weights."""
+        return MDRN(self)
+
 
 PRESETS: dict[str, ModelConfig] = {
     "mdrn_tiny": ModelConfig(widths=(16, 24, 32)),
@@ -189,10 +193,11 @@ class MDRN(nn.Module):
         """Return the restored image and each stage's reconstruction features.
 
         Features are named 'stage1.scale1' (finest) and so on, (B, widths[i], H', W') on the padded grid: H' is H
-        rounded up to a multiple of `stride`, divided by entry * 2 ** i.
+        rounded up to a multiple of `stride`, divided by entry * 2 ** i. 'stage1.restored' is the image after a stage.
         """
         images, features = self._run(noisy, sigma)
         named = {f"stage{s}.scale{i}": x for s, scales in enumerate(features, 1) for i, x in enumerate(scales, 1)}
+        named |= {f"stage{s}.restored": image for s, image in enumerate(images, 1)}
         return images[-1], named
 
     def _run(

@@ -22,10 +22,12 @@ from tqdm import tqdm
 
 from mdrn import checkpoint, metrics, noise
 from mdrn.data import PatchSource, data_root, read_uint8, training_files, validation_files
-from mdrn.distill import Supervised
-from mdrn.model import MDRN, PRESETS, ModelConfig
+from mdrn.distill import STRATEGIES, DistillConfig, Distilled, Supervised
+from mdrn.model import PRESETS, ModelConfig
+from mdrn.teacher import TEACHERS, TeacherConfig
 
 RECIPE = "v0"
+NETWORKS = PRESETS | TEACHERS
 CHECK_EVERY = 50  # steps between looks at the loss: a look makes the host wait for a GPU
 
 
@@ -38,9 +40,11 @@ class TrainConfig:
     """Everything that decides a run's result. Same configuration, machine and thread count: same bytes.
 
     Args:
-        preset: name of the network's size, as in `mdrn.model.PRESETS`; `model` overrides what it stands for.
+        preset: name of the network's size, as in `NETWORKS`; `model` overrides what it stands for.
         noise_level: lowest and highest level on the 8-bit scale, drawn uniformly for every patch.
-        strategy: 'plain'.
+        strategy: 'plain', 'hmds_c', 'hmds_n' or 'hmds', see `mdrn.distill.Distilled`.
+        teacher: released id or file of the teacher; every strategy but 'plain' needs one.
+        distill: how the teacher guides.
         seed: of initial weights, patches and noise.
         steps: length of the run, and of its learning-rate schedule.
         batch_size: patches in a step.
@@ -58,11 +62,16 @@ class TrainConfig:
         bf16: whether convolutions run in bfloat16 (autocast).
         init_from: released id or file whose weights start the run; None draws them from the seed.
         model: the network; None takes the preset's.
+
+    Raises:
+        ValueError: if a field is outside what is listed, or fields do not go together.
     """
 
     preset: str = "mdrn"
     noise_level: tuple[float, float] = (25.0, 25.0)
     strategy: str = "plain"
+    teacher: str | None = None
+    distill: DistillConfig = DistillConfig()
     seed: int = 0
     steps: int = 20_000
     batch_size: int = 16
@@ -79,13 +88,17 @@ class TrainConfig:
     ema_decay: float = 0.999
     bf16: bool = True
     init_from: str | None = None
-    model: ModelConfig | None = None
+    model: ModelConfig | TeacherConfig | None = None
 
     def __post_init__(self) -> None:
         if self.model is None:
-            if self.preset not in PRESETS:
-                raise ValueError(f"preset: expected one of {', '.join(PRESETS)}, got {self.preset!r}")
-            object.__setattr__(self, "model", PRESETS[self.preset])
+            if self.preset not in NETWORKS:
+                raise ValueError(f"preset: expected one of {', '.join(NETWORKS)}, got {self.preset!r}")
+            object.__setattr__(self, "model", NETWORKS[self.preset])
+        if self.strategy not in STRATEGIES:
+            raise ValueError(f"strategy: expected one of {', '.join(STRATEGIES)}, got {self.strategy!r}")
+        if (self.strategy == "plain") != (self.teacher is None):
+            raise ValueError(f"teacher: every strategy but plain needs one, got {self.teacher!r} for {self.strategy}")
         low, high = (noise.check_noise_level(level) for level in self.noise_level)
         if low > high:
             raise ValueError(f"noise_level: expected lowest then highest, got {low:g} then {high:g}")
@@ -111,12 +124,36 @@ def build_model(config: TrainConfig) -> tuple[nn.Module, int]:
         return model.train(), model.header.patches
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return MDRN(config.model), 0
+        return config.model.build(), 0
 
 
-def step_generator(seed: int, step: int, device: torch.device) -> torch.Generator:
-    """Return the generator of one step, from which its patches, levels and noise are drawn in this order."""
-    state = np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0]
+def build_criterion(config: TrainConfig) -> nn.Module:
+    """Return what the configuration minimises, with its teacher if the strategy has one."""
+    supervised = Supervised(config.loss, config.stage_weight)
+    if config.strategy == "plain":
+        return supervised
+    teacher = checkpoint.load(config.teacher)
+    low, high = teacher.header.noise_level
+    if not low <= config.noise_level[0] <= config.noise_level[1] <= high:
+        raise ValueError(f"teacher: {config.teacher} knows levels {low:g} to {high:g}, got {config.noise_level}")
+    if teacher.config.channels != config.model.channels:
+        raise ValueError(f"teacher: {config.teacher} has {teacher.config.channels} channels, not the student's")
+    widths = {
+        ours: (_width(config.model, ours), _width(teacher.config, theirs)) for ours, theirs in config.distill.matches
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return Distilled(supervised, config.strategy, teacher, config.distill, widths)
+
+
+def _width(config: ModelConfig | TeacherConfig, feature: str) -> int:
+    """Return the channels of a feature named '...scale{i}'."""
+    return config.widths[int(feature.rpartition("scale")[2]) - 1]
+
+
+def step_generator(seed: int, step: int, device: torch.device, stream: int = 0) -> torch.Generator:
+    """Return the generator of one step: stream 0 for patches, levels and noise in this order, 1 for the criterion."""
+    state = np.random.SeedSequence([seed, step, stream] if stream else [seed, step]).generate_state(1, np.uint64)[0]
     return torch.Generator(device).manual_seed(int(state) & (2**63 - 1))
 
 
@@ -178,15 +215,19 @@ class Trainer:
         self.step = 0
         self.seconds = 0.0
         self.history: list[dict[str, float]] = []
-        self.compute = torch.compile(self.criterion) if device.type == "cuda" else self.criterion
+        if device.type == "cuda":
+            name = "_run" if hasattr(self.model, "_run") else "forward_features"
+            setattr(self.model, name, torch.compile(getattr(self.model, name)))
 
     def train_step(self, source: PatchSource) -> torch.Tensor:
         """Take one step and return its loss, still on the device."""
         self.scheduler.step_update(self.step)
         clean, noisy, sigma = draw_batch(self.config, source, self.step)
         noisy = noisy.contiguous(memory_format=torch.channels_last)
+        generator = step_generator(self.config.seed, self.step, self.device, stream=1)
+        self.criterion.begin_step(generator, self.step / self.config.steps)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16):
-            terms = self.compute(self.model, noisy, clean, sigma)
+            terms = self.criterion(self.model, noisy, clean, sigma)
         self.optimizer.zero_grad()
         terms["loss"].backward()
         nn.utils.clip_grad_norm_(self.trained, self.config.clip_norm)
@@ -263,7 +304,7 @@ def fit(
         out: folder for `{id}.state.safetensors` (to resume), `{id}.json` (curve and time) and the weights.
         root: folder of image sets; None uses MDRN_DATA.
         device: 'cpu' or 'cuda'.
-        criterion: what to minimise; None is `Supervised` as the configuration says.
+        criterion: what to minimise; None is what the configuration says.
         validations: how often to validate, evenly spaced, the last at the end.
         save_seconds: time between checkpoints.
         quiet: whether to hide the progress bar.
@@ -278,7 +319,7 @@ def fit(
     weights, state, record = (out / f"{config.id}{end}" for end in (".safetensors", ".state.safetensors", ".json"))
     root = data_root(root)
     target = torch.device(device)
-    criterion = criterion or Supervised(config.loss, config.stage_weight)
+    criterion = criterion or build_criterion(config)
     files = [path for name in config.data for path in training_files(name, root)]
     channels = config.model.channels
     source = PatchSource.from_files(files, channels, target)
@@ -324,6 +365,7 @@ def fit(
         data={"sets": "+".join(config.data), "sha256": source.digest},
         git=git_revision(),
         torch=torch.__version__,
+        architecture="teacher" if isinstance(config.model, TeacherConfig) else "mdrn",
     )
     checkpoint.write_weights(weights, trainer.ema.module, header)
     curve = {"id": config.id, "seconds": trainer.seconds, "device": device, "threads": torch.get_num_threads()}

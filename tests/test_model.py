@@ -39,7 +39,8 @@ def test_contract(changes, size):
         assert len(images) == network.config.stages and torch.equal(images[-1], restored)
         features_restored, features = network.forward_features(noisy, 0.1)
     assert torch.equal(features_restored, restored)
-    assert len(features) == network.config.stages * len(network.config.widths)
+    assert len(features) == network.config.stages * (len(network.config.widths) + 1)
+    assert torch.equal(features["stage1.restored"], images[0])
     assert features["stage1.scale1"].shape[1] == network.config.widths[0]
 
 

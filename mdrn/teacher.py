@@ -1,0 +1,143 @@
+"""The heterogeneous teacher: a larger denoiser of another architecture than MDRN, for distillation alone.
+
+`checkpoint` rebuilds it from its file and `train` trains it; it imports timm when one is built.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mdrn.model import pad_to_multiple, sigma_map
+
+
+@dataclasses.dataclass(frozen=True)
+class TeacherConfig:
+    """What rebuilds a teacher; stored in its weights file.
+
+    Args:
+        channels: 1 for grey, 3 for RGB.
+        widths: feature channels at each scale, finest first; each further scale halves the resolution.
+        blocks: blocks at each scale, on the way down and on the way up; as many at the coarsest scale.
+        expansion: width of a block's inside, relative to its outside.
+        entry: pixel-unshuffle factor of the head.
+
+    Raises:
+        ValueError: if a field is outside its limits.
+    """
+
+    channels: int = 1
+    widths: tuple[int, ...] = (48, 96, 160)
+    blocks: int = 2
+    expansion: int = 2
+    entry: int = 2
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "widths", tuple(self.widths))
+        allowed = {
+            "channels": self.channels in (1, 3),
+            "widths": 2 <= len(self.widths) <= 5 and all(type(w) is int and 1 <= w <= 512 for w in self.widths),
+            "blocks": type(self.blocks) is int and 1 <= self.blocks <= 16,
+            "expansion": type(self.expansion) is int and 1 <= self.expansion <= 8,
+            "entry": self.entry in (1, 2, 4),
+        }
+        for name, ok in allowed.items():
+            if not ok:
+                raise ValueError(f"TeacherConfig.{name}: got {getattr(self, name)!r}, outside what is allowed")
+
+    def build(self) -> Teacher:
+        """Return the network with fresh weights."""
+        return Teacher(self)
+
+
+TEACHERS: dict[str, TeacherConfig] = {"teacher": TeacherConfig()}
+
+
+class FusedBottleneck(nn.Module):
+    """A dense 3x3 expansion and a 1x1 projection, added to the input. Shape: (B, C, H, W) -> (B, C, H, W)."""
+
+    def __init__(self, width: int, expansion: int) -> None:
+        from timm.layers import ConvNormAct
+
+        super().__init__()
+        plain = {"apply_norm": False, "bias": True}
+        self.expand = ConvNormAct(width, width * expansion, 3, act_layer=nn.ReLU, **plain)
+        self.project = ConvNormAct(width * expansion, width, 1, apply_act=False, **plain)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.project(self.expand(x)) + x
+
+
+class Teacher(nn.Module):
+    """One deep U of fused inverted bottlenecks.
+
+    It obeys the denoisers' contract: any height and width, sigma a float or (B,), output not clipped.
+
+    Shape:
+        noisy (B, channels, H, W) in [0, 1] units -> restored, the shape of noisy.
+
+    Reference:
+        The block: Gupta and Tan, "EfficientNet-EdgeTPU", 2019, here without normalisation. That the teacher is of
+        another architecture than the student is the abstract's "heterogeneous models"; this one is our choice: dense
+        convolutions train several times as many patches per second on a CPU as attention does.
+    """
+
+    def __init__(self, config: TeacherConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths, factor = config.widths, config.entry
+        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+
+        def blocks(width: int) -> nn.Sequential:
+            return nn.Sequential(*(FusedBottleneck(width, config.expansion) for _ in range(config.blocks)))
+
+        self.head = nn.Conv2d(config.channels * factor**2 + 1, widths[0], 3, padding=1)
+        self.encode = nn.ModuleList(blocks(w) for w in widths)
+        self.down = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in pairs)
+        self.up = nn.ModuleList(nn.ConvTranspose2d(coarse, fine, 2, stride=2) for fine, coarse in pairs)
+        self.decode = nn.ModuleList(blocks(w) for w in widths[:-1])
+        self.tail = nn.Conv2d(widths[0], config.channels * factor**2, 3, padding=1)
+
+    @property
+    def stride(self) -> int:
+        """The coarsest cell in pixels: inputs are padded to a multiple of it, and tiles align to it."""
+        return self.config.entry * 2 ** (len(self.config.widths) - 1)
+
+    @property
+    def receptive_field_radius(self) -> int:
+        """Pixels of context beyond an aligned tile's edge that can change the tile's result."""
+        scales = [self.config.entry * 2**i for i in range(len(self.config.widths))]
+        reach = scales[0]
+        for scale in [*scales[:-1], *reversed(scales)]:
+            reach = -(-reach // scale) * scale + self.config.blocks * scale
+        return reach + scales[0]
+
+    def forward(self, noisy: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
+        return self.forward_features(noisy, sigma)[0]
+
+    def forward_features(
+        self, noisy: torch.Tensor, sigma: float | torch.Tensor
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Return the restored image and the reconstruction features 'scale1' (finest), 'scale2' and so on.
+
+        Feature i is (B, widths[i], H', W') on the padded grid, as MDRN's are.
+        """
+        if noisy.ndim != 4 or noisy.shape[1] != self.config.channels:
+            raise ValueError(f"noisy: expected (B, {self.config.channels}, H, W), got {tuple(noisy.shape)}")
+        height, width = noisy.shape[-2:]
+        padded = pad_to_multiple(noisy, self.stride)
+        entered = F.pixel_unshuffle(padded, self.config.entry)
+        x = self.head(torch.cat([entered, sigma_map(sigma, entered)], dim=1))
+        encoded = []
+        for scale, block in enumerate(self.encode):
+            x = block(self.down[scale - 1](x) if scale else x)
+            encoded.append(x)
+        features = {f"scale{len(encoded)}": x}
+        for scale in reversed(range(len(self.decode))):
+            x = self.decode[scale](self.up[scale](x) + encoded[scale])
+            features[f"scale{scale + 1}"] = x
+        restored = F.pixel_shuffle(self.tail(x), self.config.entry) + padded
+        return restored[..., :height, :width], features

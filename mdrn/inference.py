@@ -134,7 +134,7 @@ def restore(
             done += 1
             if progress:
                 progress(done, total)
-    mixed = [blend(image, output.reshape(image.shape), strength) for output in outputs]
+    mixed = [blend(image, output.reshape(image.shape), strength) for output in outputs]  # one, or one for each stage
     return Restoration(
         image=mixed[-1],
         noise_level=noise_level,
@@ -177,7 +177,7 @@ def default_model(channels: int) -> str:
     raise ValueError("no range network is released with this package; name one with model=")
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=64)
 def _load(id_or_path: str, device: str) -> nn.Module:
     return checkpoint.load(id_or_path, device)
 

@@ -1,0 +1,169 @@
+"""Compare denoisers on a clean image with noise added: what the Compare tab does, without its page. No Gradio here."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlencode
+
+import numpy as np
+import torch
+
+from demo import service
+from demo.service import DemoError
+from mdrn import data, inference, metrics, noise
+from mdrn.classical import CLASSICAL
+
+LEVELS = (15, 25, 50)
+DIFFERENCE_GAIN = 4
+MAX_SIDE = 512
+_LARGEST_SEED = 2**32 - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What one method made of the noisy image, and how close it came.
+
+    Args:
+        method: 'noisy', the name of a classical method, or the id of a network.
+        image: 8-bit result.
+        psnr: in dB; infinite for equal images.
+        ssim: at most 1; None for images under 11 pixels a side.
+        lpips: perceptual distance, lower is closer; None where its network is not at hand.
+        seconds: time it took; None for the noisy image itself.
+        parameters: of a network; None for other methods.
+    """
+
+    method: str
+    image: np.ndarray
+    psnr: float
+    ssim: float | None
+    lpips: float | None
+    seconds: float | None
+    parameters: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """A clean image and what each method made of its noisy version.
+
+    Args:
+        clean: 8-bit image, its middle `MAX_SIDE` x `MAX_SIDE` pixels at most.
+        cropped: whether it was larger.
+        results: the noisy image first.
+        left_out: networks that are not trained for this level.
+    """
+
+    clean: np.ndarray
+    cropped: bool
+    results: list[Result]
+    left_out: list[str]
+
+
+def photographs() -> dict[str, Path]:
+    """Return the clean photographs at hand, which scikit-image brings: name -> file."""
+    return {path.stem: path for path in data.sample_files()}
+
+
+def read_clean(path: Path) -> tuple[np.ndarray, bool]:
+    """Read the middle of an image as 8 bits without alpha, and say whether it was cropped.
+
+    Raises:
+        DemoError: if it is not an image this page takes.
+    """
+    image = service.as_uint8(service.read(path).pixels)
+    if image.ndim == 3 and image.shape[2] in (2, 4):
+        image = image[..., 0] if image.shape[2] == 2 else image[..., :3]
+    middle = tuple(slice(max(0, (size - MAX_SIDE) // 2), (size + MAX_SIDE) // 2) for size in image.shape[:2])
+    return np.ascontiguousarray(image[middle]), max(image.shape[:2]) > MAX_SIDE
+
+
+def compare(
+    path: Path,
+    noise_level: float,
+    seed: int,
+    methods: list[str],
+    progress: Callable[[int, int], None] | None = None,
+) -> Comparison:
+    """Add the benchmark's noise to a clean image, let each method restore it, and score the results as 8-bit images.
+
+    Every method is told the true noise level and gets the same noisy image, neither clipped nor rounded.
+
+    Args:
+        path: the clean image.
+        noise_level: on the 8-bit scale.
+        seed: of the noise.
+        methods: ids of networks and names of classical methods.
+        progress: called with (done, total) after each method; it may raise `service.Stopped`.
+
+    Raises:
+        DemoError: if the image, the seed or a method is not one this page knows.
+    """
+    if not 0 <= seed <= _LARGEST_SEED:
+        raise DemoError(f"seed: expected a whole number from 0 to {_LARGEST_SEED}, got {seed}")
+    clean, cropped = read_clean(path)
+    noisy = noise.benchmark_noisy(clean, noise_level, seed=seed)
+    results = [_score("noisy", clean, noisy, None, None)]
+    left_out = []
+    for done, method in enumerate(methods, start=1):
+        if method in CLASSICAL:
+            began = time.perf_counter()
+            restored, parameters = _classical(method, noisy, noise_level), None
+            seconds = time.perf_counter() - began
+        else:
+            network = service.choose_network(method)
+            low, high = network.noise_level
+            if not low <= noise_level <= high or network.channels > (clean.shape[2] if clean.ndim == 3 else 1):
+                left_out.append(method)
+                continue
+            done_by = inference.restore(noisy, noise_level, method)
+            restored, seconds, parameters = done_by.image, done_by.seconds, network.parameters
+        results.append(_score(method, clean, restored, seconds, parameters))
+        if progress:
+            progress(done, len(methods))
+    return Comparison(clean, cropped, results, left_out)
+
+
+def difference(result: Result, clean: np.ndarray) -> np.ndarray:
+    """Return the absolute error, `DIFFERENCE_GAIN` times: black is none; the scale is the same for all methods."""
+    error = np.abs(result.image.astype(np.int16) - clean)
+    return np.minimum(DIFFERENCE_GAIN * error, 255).astype(np.uint8)
+
+
+def link(photograph: str, noise_level: float, seed: int, methods: list[str]) -> str:
+    """Return the query that opens the page with exactly this comparison."""
+    query = {"tab": "compare", "photograph": photograph, "level": f"{noise_level:g}", "seed": seed}
+    return "?" + urlencode({**query, "methods": ",".join(methods)})
+
+
+def from_link(query: dict[str, str]) -> tuple[str, int, int, list[str]] | None:
+    """Read what `link` wrote; None if the query asks for no comparison or for one that cannot be made."""
+    known = {network.id for network in service.networks()} | set(CLASSICAL)
+    try:
+        level, seed = int(query["level"]), int(query["seed"])
+        photograph = query["photograph"]
+        methods = [method for method in query["methods"].split(",") if method in known]
+    except (KeyError, ValueError):
+        return None
+    valid = (
+        query.get("tab") == "compare" and photograph in photographs() and level in LEVELS and 0 <= seed <= _LARGEST_SEED
+    )
+    return (photograph, level, seed, methods) if valid else None
+
+
+def _classical(method: str, noisy: np.ndarray, noise_level: float) -> np.ndarray:
+    planes = noisy[..., None] if noisy.ndim == 2 else noisy
+    batch = torch.from_numpy(planes).permute(2, 0, 1)[None]
+    restored = CLASSICAL[method](batch, noise.to_sigma(noise_level))
+    return restored[0].permute(1, 2, 0).numpy().reshape(noisy.shape)
+
+
+def _score(
+    method: str, clean: np.ndarray, restored: np.ndarray, seconds: float | None, parameters: int | None
+) -> Result:
+    image = metrics.to_uint8(restored)
+    ssim = metrics.ssim(image, clean) if min(clean.shape[:2]) >= 11 else None
+    perceptual = metrics.lpips(image, clean) if min(clean.shape[:2]) >= 64 and metrics.lpips_available() else None
+    return Result(method, image, metrics.psnr(image, clean), ssim, perceptual, seconds, parameters)

@@ -1,0 +1,236 @@
+"""Handlers of the Denoise tab: they turn a visitor's request into calls of `demo.service`. `demo.ui` wires them."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import gradio as gr
+
+from demo import service, views
+from demo.service import AUTOMATIC, DemoError, Job, Stopped
+from demo.workspace import Workspace
+
+EXAMPLES = sorted((Path(__file__).parent / "examples").glob("*.png"))
+VIEWS = ("slider", "close_up", "removed", "stages")
+_PROGRESS = gr.Progress()
+
+
+def readable(handler: Callable) -> Callable:
+    """Show a `DemoError` to the visitor as it is, and nothing of any other failure."""
+
+    @functools.wraps(handler)
+    def wrapped(*args, **kwargs):
+        try:
+            return handler(*args, **kwargs)
+        except DemoError as error:
+            raise gr.Error(str(error), duration=12, print_exception=False) from error
+        except Stopped as error:
+            raise gr.Error("Stopped.", title="Stopped", duration=3, print_exception=False) from error
+
+    return wrapped
+
+
+class Denoise:
+    """What happens on each event; knows sessions, their folders and their wish to stop."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+        self.stops: dict[str, threading.Event] = {}
+        self.originals: dict[str, str] = {}  # preview -> the upload that it stands for, which browsers cannot show
+
+    @readable
+    def inspect(self, image: str | None, network: str, request: gr.Request):
+        """Describe a new image, set the level to its estimate, and replace what browsers cannot show by a preview."""
+        if image is None:
+            return "", gr.skip(), gr.skip()
+        if image in self.originals:
+            return gr.skip(), gr.skip(), gr.skip()
+        upload = service.inspect(Path(image))
+        shown = gr.skip()
+        if not upload.shown_by_browsers:
+            shown = str(views.preview(Path(image), self.workspace.new(request.session_hash)))
+            for gone in [preview for preview in list(self.originals) if not Path(preview).exists()]:
+                self.originals.pop(gone, None)
+            self.originals[shown] = image
+        text = f"{upload.kind}. Estimated noise level {upload.noise_level:.1f}. {self._duration(network, upload)}"
+        low, high = self._range(network)
+        level = gr.skip() if low == high else round(min(max(upload.noise_level, low), high), 1)
+        return text, level, shown
+
+    @readable
+    def choose(self, network: str):
+        """Describe the chosen network and fit the level controls to what it was trained for."""
+        low, high = self._range(network)
+        one = low == high
+        note = "What this network was trained for." if one else "Moving it switches the estimate off."
+        level = {"value": high} if one else {}
+        return (
+            describe(network),
+            gr.Slider(interactive=not one, info=note, **level),
+            gr.Checkbox(value=not one, interactive=not one),
+        )
+
+    @readable
+    def denoise(
+        self,
+        image: str | None,
+        automatic: bool,
+        level: float,
+        network: str,
+        strength: float,
+        view: str,
+        keep: bool,
+        as_png: bool,
+        across: float,
+        down: float,
+        job: Job | None,
+        request: gr.Request,
+        progress: gr.Progress = _PROGRESS,
+    ):
+        """Run the network on the upload, keep the job for this session, and show the result."""
+        if image is None:
+            raise DemoError("Choose an image first: upload one, paste one, or take an example.")
+        source = Path(self.originals.get(image, image))
+        if not source.exists():
+            raise DemoError("This upload has been cleared, as all are after a while. Please upload it again.")
+        os.utime(source)
+        session = request.session_hash
+        stop = self.stops[session] = threading.Event()
+
+        def tile_done(done: int, total: int) -> None:
+            if stop.is_set():
+                raise Stopped
+            progress((done, total), desc="Denoising", unit="tiles")
+
+        low, high = self._range(network)
+        wanted = None if automatic or low == high else level
+        folder = self.workspace.new(session)
+        try:
+            new = service.denoise(source, folder, wanted, network, tile_done)
+        except BaseException:
+            self.workspace.discard(session, folder)
+            raise
+        finally:
+            self.stops.pop(session, None)
+        if job is not None:
+            self.workspace.discard(session, job.folder)
+        removed = round(new.noise_level, 1) if low < high else gr.skip()
+        return new, summary(new), removed, *self.render(new, strength, view, keep, as_png, across, down)
+
+    @readable
+    def render(self, job: Job | None, strength, view, keep, as_png, across, down):
+        """Write the download and the view that is open, at a strength; no network runs."""
+        if job is None:
+            return [gr.skip()] * (1 + len(VIEWS))
+        download = service.write_result(job, strength, keep, as_png)
+        button = gr.DownloadButton(f"Download {download.suffix[1:].upper()}", value=str(download), interactive=True)
+        return button, *self.show(job, strength, view, across, down)
+
+    @readable
+    def show(self, job: Job | None, strength, view, across, down):
+        """Write the images of the view that is open, and leave the others as they are."""
+        if job is None:
+            return [gr.skip()] * len(VIEWS)
+        makers = {
+            "slider": lambda: views.before_after(job, strength),
+            "close_up": lambda: views.close_up(job, strength, across, down),
+            "removed": lambda: views.residual(job, strength),
+            "stages": lambda: views.stages(job),
+        }
+        return [_as_text(makers[name]()) if name == view else gr.skip() for name in VIEWS]
+
+    def stop(self, request: gr.Request) -> None:
+        """Ask this session's work to end at its next tile."""
+        if request.session_hash in self.stops:
+            self.stops[request.session_hash].set()
+
+    def leave(self, request: gr.Request) -> None:
+        """Forget a session whose page was closed."""
+        self.stop(request)
+        self.workspace.discard(request.session_hash)
+
+    def open_example(self, request: gr.Request) -> str:
+        """Give a new visitor something to look at."""
+        return str(shutil.copy(EXAMPLES[0], self.workspace.new(request.session_hash)))
+
+    @readable
+    def api_denoise(
+        self,
+        image: str,
+        noise_level: float | None = None,
+        model: str = AUTOMATIC,
+        strength: float = 1.0,
+        keep_metadata: bool = True,
+        as_png: bool = False,
+        request: gr.Request = None,
+    ):
+        """Denoise one image file.
+
+        Args:
+            image: PNG, JPEG, WebP, TIFF or BMP; 8 or 16 bits, or float TIFF in [0, 1]; grey or RGB, with or without
+                alpha.
+            noise_level: standard deviation of the noise on the 8-bit scale, 0 to 75; leave it out to estimate it.
+            model: id of a released network, or 'automatic'.
+            strength: 0 returns the input, 1 the restored image, between them a mixture.
+            keep_metadata: False leaves EXIF, XMP and resolution out.
+            as_png: True writes PNG whatever the input was.
+            request: filled in by the server.
+
+        Returns:
+            The restored image in the input's own format, bit depth and size, and what was done.
+        """
+        if image is None:
+            raise DemoError("image: expected a file, got none")
+        folder = self.workspace.new(request.session_hash or "")
+        job = service.denoise(Path(image), folder, noise_level, model)
+        result = service.write_result(job, strength, keep_metadata, as_png)
+        return str(result), service.facts(job)
+
+    def _range(self, network: str) -> tuple[float, float]:
+        return service.choose_network(network).noise_level
+
+    def _duration(self, network: str, upload: service.Upload) -> str:
+        colours = 3 if "RGB" in upload.kind else 1
+        chosen = service.choose_network(network, colours)
+        passes = colours if chosen.channels == 1 else 1
+        seconds = service.expected_seconds(chosen.id, upload.pixels, passes)
+        return f"About {max(seconds, 0.1):.1f} s here."
+
+
+def _as_text(value):
+    """Paths as strings, inside tuples and lists too: what Gradio takes."""
+    if isinstance(value, Path):
+        return str(value)
+    return type(value)(_as_text(each) for each in value) if isinstance(value, (tuple, list)) else value
+
+
+def describe(network: str) -> str:
+    """Return one sentence about a choice of the network picker."""
+    chosen = service.choose_network(network)
+    kind = "grey" if chosen.channels == 1 else "colour"
+    lead = f"`{chosen.id}`: " if network == AUTOMATIC else ""
+    return f"{lead}{kind}, {chosen.levels}, {chosen.parameters / 1e6:.2f} million parameters."
+
+
+def summary(job: Job) -> str:
+    """Return what was done, in one paragraph."""
+    low, high = service.choose_network(job.model).noise_level
+    how = "estimated" if job.estimated else "what the network is made for" if low == high else "as set"
+    text = (
+        f"**Noise level {job.noise_level:.1f}** ({how}) removed by `{job.model}` in **{job.seconds:.2f} s**: "
+        f"{job.pixels / 1e6 / job.seconds:.2f} megapixels/s. {job.kind}."
+    )
+    if job.per_channel:
+        text += " It is a grey network, so red, green and blue were restored one by one."
+    return text
+
+
+def choices() -> list[tuple[str, str]]:
+    """Return what the network picker offers: (label, id); empty if no network is released."""
+    labels = [(f"{n.id} · {n.levels} · {n.parameters / 1e6:.2f} M", n.id) for n in service.networks()]
+    return [("Automatic", AUTOMATIC), *labels] if service.has_automatic() else labels

@@ -1,0 +1,309 @@
+"""What the demo does, without its page: files and settings in, files and facts out. It does not import Gradio.
+
+A denoised image is kept as a `Job`: a folder that holds the upload, the restored pixels and what is shown of them. So
+a change of strength runs no network, and the server's memory holds no visitor's image between two requests.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import mdrn
+from mdrn import checkpoint, image_io, inference, noise
+from mdrn.model import count_parameters
+
+MAX_PIXELS = 24_000_000
+MAX_FILE_SIZE = "64mb"
+AUTOMATIC = "automatic"
+NAME_LENGTH = 80
+
+
+class DemoError(ValueError):
+    """Something the visitor can put right; its message is shown as it is."""
+
+
+class Stopped(Exception):
+    """The visitor asked for the work to stop."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A released network as the page shows it.
+
+    Args:
+        id: its released id.
+        parameters: how many it has.
+        channels: 1 for grey, 3 for colour.
+        noise_level: lowest and highest level it was trained for, on the 8-bit scale.
+        strategy: how it was trained.
+        patches: how many training patches it has seen.
+    """
+
+    id: str
+    parameters: int
+    channels: int
+    noise_level: tuple[float, float]
+    strategy: str
+    patches: int
+
+    @property
+    def levels(self) -> str:
+        """Its training levels in words: 'level 25 only' or 'levels 0 to 75'."""
+        low, high = self.noise_level
+        return f"level {low:g} only" if low == high else f"levels {low:g} to {high:g}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Upload:
+    """What is known of an uploaded image before it is denoised.
+
+    Args:
+        name: the file's own name.
+        kind: in words, such as '600 × 400 pixels, 16-bit RGB, PNG'.
+        pixels: height times width.
+        noise_level: the estimate, on the 8-bit scale.
+        shown_by_browsers: whether a browser can show the file itself.
+    """
+
+    name: str
+    kind: str
+    pixels: int
+    noise_level: float
+    shown_by_browsers: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A denoised image on disk, from which everything the page shows is made.
+
+    Args:
+        folder: holds the upload, the restored pixels and what was made from them.
+        source: the upload, under its own name.
+        kind: as in `Upload`.
+        noise_level: the level that was removed.
+        estimated: whether it was estimated.
+        model: id of the network.
+        per_channel: whether a grey network restored the colours one by one.
+        stages: number of stages whose images are kept.
+        pixels: height times width.
+        seconds: time of estimate and network.
+    """
+
+    folder: Path
+    source: Path
+    kind: str
+    noise_level: float
+    estimated: bool
+    model: str
+    per_channel: bool
+    stages: int
+    pixels: int
+    seconds: float
+
+
+@functools.lru_cache(maxsize=64)
+def _describe(model: str, folder: Path) -> Network:
+    header = checkpoint.read_header(folder / f"{model}{checkpoint.SUFFIX}")
+    with torch.device("meta"):
+        parameters = count_parameters(header.model.build())
+    return Network(model, parameters, header.model.channels, header.noise_level, header.strategy, header.patches)
+
+
+def networks() -> list[Network]:
+    """List the released networks, those for a range of levels first, large before small."""
+    found = [_describe(model, checkpoint.WEIGHTS_DIR) for model in mdrn.list_models()]
+    return sorted(found, key=lambda n: (n.noise_level[0] == n.noise_level[1], -n.parameters, n.noise_level, n.id))
+
+
+def choose_network(model: str | None, channels: int = 1) -> Network:
+    """Return the network behind a choice; `AUTOMATIC` or None is the library's own choice for the image.
+
+    Raises:
+        DemoError: if no such network is released.
+    """
+    with _told_to_the_visitor():
+        name = inference.default_model(channels) if model in (None, "", AUTOMATIC) else model
+    for network in networks():
+        if network.id == name:
+            return network
+    raise DemoError(
+        f"model: expected one of {', '.join(mdrn.list_models()) or 'none, as none is released'}, got {name!r}"
+    )
+
+
+def has_automatic() -> bool:
+    """Whether the library can choose a network by itself: that takes one for a range of levels."""
+    try:
+        choose_network(AUTOMATIC)
+    except DemoError:
+        return False
+    return True
+
+
+_speeds: dict[str, float] = {}
+
+
+def expected_seconds(model: str, pixels: int, colours: int) -> float:
+    """Predict how long a network takes here, from its last run or else from a small trial."""
+    if model not in _speeds:
+        trial = np.random.default_rng(0).random((256, 256), dtype=np.float32)
+        inference.restore(trial[:8, :8], noise_level=choose_network(model).noise_level[1], model=model)
+        began = time.perf_counter()
+        inference.restore(trial, noise_level=choose_network(model).noise_level[1], model=model)
+        _speeds[model] = trial.size / (time.perf_counter() - began)
+    return pixels * colours / _speeds[model]
+
+
+def read(path: Path) -> image_io.ImageFile:
+    """Read an upload, after its pixels have been counted from its header.
+
+    Raises:
+        DemoError: if it is not an image this page takes.
+    """
+    with _told_to_the_visitor(path):
+        return image_io.read_image(path, max_pixels=MAX_PIXELS)
+
+
+def inspect(path: Path) -> Upload:
+    """Say what an upload is, and estimate its noise level.
+
+    Raises:
+        DemoError: if it is not an image this page takes.
+    """
+    source = read(path)
+    with _told_to_the_visitor(path):
+        noise_level = noise.estimate_noise_level(source.pixels)
+    height, width = source.pixels.shape[:2]
+    return Upload(path.name, _kind(source), height * width, noise_level, source.format != "tiff")
+
+
+def denoise(
+    path: Path,
+    folder: Path,
+    noise_level: float | None = None,
+    model: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Job:
+    """Denoise an upload at full strength and keep the result in `folder`.
+
+    Args:
+        path: the upload.
+        folder: an empty folder of this visitor's.
+        noise_level: on the 8-bit scale, 0 to 75; None estimates it.
+        model: a released id; `AUTOMATIC` or None is the library's own choice.
+        progress: called with (done, total) after each tile; it may raise `Stopped`.
+
+    Raises:
+        DemoError: if file, level or network do not fit.
+    """
+    source = read(path)
+    image = source.pixels
+    height, width = image.shape[:2]
+    colours = 3 if image.ndim == 3 and image.shape[2] > 2 else 1
+    network = choose_network(model, colours)
+    with _told_to_the_visitor(path):
+        result = inference.restore(image, noise_level, network.id, stages=True, progress=progress)
+    _speeds[network.id] = height * width * (colours if result.per_channel else 1) / max(result.seconds, 1e-3)
+    for index, stage in enumerate(result.stages, start=1):
+        np.save(folder / f"stage_{index}.npy", stage)
+    kept = folder / f"{path.stem[:NAME_LENGTH]}{path.suffix.lower()}"
+    shutil.copyfile(path, kept)
+    return Job(
+        folder=folder,
+        source=kept,
+        kind=_kind(source),
+        noise_level=result.noise_level,
+        estimated=result.estimated,
+        model=result.model,
+        per_channel=result.per_channel,
+        stages=len(result.stages),
+        pixels=height * width,
+        seconds=result.seconds,
+    )
+
+
+def write_result(job: Job, strength: float = 1.0, keep_metadata: bool = True, as_png: bool = False) -> Path:
+    """Write the restored image in the upload's own format and bit depth, or as PNG, and return the file.
+
+    Args:
+        job: what `denoise` returned.
+        strength: 0 is the upload, 1 the restored image, between them a mixture; no network runs.
+        keep_metadata: False leaves EXIF, XMP and resolution out; the colour profile stays.
+        as_png: write PNG whatever the upload was; useful for JPEG, which loses a little each time.
+
+    Raises:
+        DemoError: if the job's files are gone, or the format cannot hold the image.
+    """
+    source = open_source(job)
+    suffix = ".png" if as_png and source.format != "png" else job.source.suffix
+    if image_io.SUFFIXES.get(suffix) != source.format and not as_png:
+        suffix = next(end for end, kind in image_io.SUFFIXES.items() if kind == source.format)
+    target = job.folder / f"{job.source.stem}_denoised{suffix}"
+    with _told_to_the_visitor(target):
+        pixels = restored(job, source, strength)
+        image_io.write_image(target, pixels, like=source, keep_metadata=keep_metadata, overwrite=True)
+    return target
+
+
+def as_uint8(image: np.ndarray) -> np.ndarray:
+    """Round an image of any kind to 8 bits, for the screen alone."""
+    if image.dtype == np.uint8:
+        return image
+    white = np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1.0
+    return np.round(image.astype(np.float32) * np.float32(255.0 / white)).astype(np.uint8)
+
+
+def facts(job: Job) -> dict[str, object]:
+    """Return what was done, for the API."""
+    fields = {name: value for name, value in dataclasses.asdict(job).items() if name not in ("folder", "source")}
+    return json.loads(json.dumps(fields))
+
+
+def open_source(job: Job) -> image_io.ImageFile:
+    """Read a job's upload again, and count this as a use of its folder.
+
+    Raises:
+        DemoError: if the folder has been removed.
+    """
+    if not job.source.exists():
+        raise DemoError("This result has been cleared, as all are after a while. Press Denoise again.")
+    os.utime(job.folder)
+    return read(job.source)
+
+
+def restored(job: Job, source: image_io.ImageFile, strength: float) -> np.ndarray:
+    """Return the restored pixels at a strength, in the kind of the upload; no network runs."""
+    return inference.blend(source.pixels, np.load(job.folder / f"stage_{job.stages}.npy"), strength)
+
+
+def _kind(source: image_io.ImageFile) -> str:
+    height, width = source.pixels.shape[:2]
+    channels = 1 if source.pixels.ndim == 2 else source.pixels.shape[2]
+    colours = {1: "grey", 2: "grey with alpha", 3: "RGB", 4: "RGB with alpha"}[channels]
+    bits = "32-bit float" if source.pixels.dtype.kind == "f" else f"{source.pixels.dtype.itemsize * 8}-bit"
+    return f"{width} × {height} pixels, {bits} {colours}, {source.format.upper()}"
+
+
+@contextlib.contextmanager
+def _told_to_the_visitor(path: Path | None = None) -> Iterator[None]:
+    """Turn the library's complaints into `DemoError`, with a file's name in place of its path on the server."""
+    try:
+        yield
+    except DemoError:
+        raise
+    except ValueError as error:
+        message = str(error) if path is None else str(error).replace(str(path), path.name)
+        raise DemoError(message) from error
+    except MemoryError as error:
+        raise DemoError("The server has too little memory for this image now; try a smaller one.") from error

@@ -1,0 +1,60 @@
+"""Folders for results that only their visitor can reach, and that do not outlive the visit. Only `demo.ui` uses it."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import threading
+import time
+from pathlib import Path
+
+KEEP_SECONDS = 15 * 60
+
+
+class Workspace:
+    """Private folders of many sessions under one root.
+
+    A folder's name is 128 random bits, because whoever knows a served file's path can read it. Folders go when their
+    session ends, or `KEEP_SECONDS` after their last use.
+
+    Args:
+        root: where the folders are made.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._folders: dict[str, set[Path]] = {}
+        self._lock = threading.Lock()
+
+    def new(self, session: str) -> Path:
+        """Make an empty folder for a session, and remove the folders that are too old."""
+        self.sweep()
+        folder = self.root / secrets.token_hex(16)
+        folder.mkdir(parents=True, mode=0o700)
+        with self._lock:
+            self._folders.setdefault(session, set()).add(folder)
+        return folder
+
+    def discard(self, session: str, folder: Path | None = None) -> None:
+        """Remove one folder of a session, or all of them."""
+        with self._lock:
+            owned = self._folders.get(session, set())
+            gone = set(owned) if folder is None else owned & {folder}
+            owned -= gone
+            if not owned:
+                self._folders.pop(session, None)
+        for each in gone:
+            shutil.rmtree(each, ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Remove every folder that has not been used for `KEEP_SECONDS`."""
+        oldest = time.time() - KEEP_SECONDS
+        with self._lock:
+            owned = [(session, folder) for session, folders in self._folders.items() for folder in folders]
+        for session, folder in owned:
+            try:
+                old = folder.stat().st_mtime < oldest
+            except FileNotFoundError:
+                old = True
+            if old:
+                self.discard(session, folder)

@@ -57,7 +57,9 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="train one network; run again to resume")
     train.add_argument("--preset", default="mdrn", help="mdrn, mdrn_tiny, mdrn_rgb, mdrn_tiny_rgb or teacher")
     train.add_argument("--noise-level", type=_noise_range, default=(25.0, 25.0), metavar="N|LOW-HIGH")
-    train.add_argument("--strategy", default="plain", help="plain, hmds_c, hmds_n or hmds")
+    train.add_argument(
+        "--strategy", nargs="+", default=["plain"], help="plain, hmds_c, hmds_n or hmds; several train side by side"
+    )
     train.add_argument("--teacher", help="released id or weights file; every strategy but plain needs one")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--steps", type=int, required=True)
@@ -199,14 +201,19 @@ def _train(options: argparse.Namespace) -> int:
 
     import torch
 
-    from mdrn.train import TrainConfig, fit
+    from mdrn.train import TrainConfig, fit_together
 
     if options.threads:
         torch.set_num_threads(options.threads)
     given = {field.name: getattr(options, field.name, None) for field in dataclasses.fields(TrainConfig)}
-    config = TrainConfig(**{name: value for name, value in given.items() if value is not None})
+    given = {name: value for name, value in given.items() if value is not None}
+    configs = [
+        TrainConfig(**given | {"strategy": strategy, "teacher": None if strategy == "plain" else options.teacher})
+        for strategy in options.strategy
+    ]
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    print(fit(config, options.out, options.data_root, device))
+    for path in fit_together(configs, options.out, options.data_root, device):
+        print(path)
     return 0
 
 

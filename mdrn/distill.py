@@ -100,6 +100,43 @@ class DistillConfig:
             raise ValueError(f"feature_weight: expected at least 0, got {self.feature_weight!r}")
 
 
+class Guide:
+    """A frozen teacher in eval mode that answers each question about a batch once, whoever asks it.
+
+    Args:
+        teacher: a denoiser with `forward_features`.
+    """
+
+    def __init__(self, teacher: nn.Module) -> None:
+        self.teacher = teacher.eval().requires_grad_(False)
+        self._noisy: torch.Tensor | None = None
+        self._answers: dict[tuple, tuple[torch.Tensor, dict[str, torch.Tensor]]] = {}
+
+    def answer(
+        self,
+        strategy: str,
+        config: DistillConfig,
+        noisy: torch.Tensor,
+        clean: torch.Tensor,
+        sigma: torch.Tensor,
+        generator: torch.Generator | None,
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Return what the teacher makes of a batch under a strategy: restored images and features."""
+        if noisy is not self._noisy:
+            self._noisy, self._answers = noisy, {}
+        question = (strategy,) if strategy == "hmds_c" else (strategy, config.teacher_level, config.nested)
+        if question not in self._answers:
+            seen, seen_sigma = noisy, sigma
+            if strategy == "hmds_n":
+                fraction, seen_sigma = config.teacher_level, config.teacher_level * sigma
+                seen = clean + fraction * (noisy - clean)
+                if config.nested:
+                    seen = less_noisy(noisy, clean, sigma, fraction, generator)
+            with torch.no_grad():
+                self._answers[question] = self.teacher.forward_features(seen, seen_sigma)
+        return self._answers[question]
+
+
 class Distilled(nn.Module):
     """Supervision and guidance by a frozen teacher: the strategies 'hmds_c', 'hmds_n', or both ('hmds').
 
@@ -110,7 +147,7 @@ class Distilled(nn.Module):
     Args:
         supervised: the plain part.
         strategy: 'hmds_c', 'hmds_n' or 'hmds'.
-        teacher: a denoiser with `forward_features`; it is frozen and put into eval mode.
+        guide: the teacher; runs side by side on the same batches share one.
         config: weights and schedule.
         widths: channels of the features named in `config.matches`: of the student's and of the teacher's.
 
@@ -127,7 +164,7 @@ class Distilled(nn.Module):
         self,
         supervised: Supervised,
         strategy: str,
-        teacher: nn.Module,
+        guide: Guide,
         config: DistillConfig,
         widths: dict[str, tuple[int, int]] | None = None,
     ) -> None:
@@ -135,7 +172,7 @@ class Distilled(nn.Module):
         if not STRATEGIES.get(strategy):
             raise ValueError(f"strategy: expected hmds_c, hmds_n or hmds, got {strategy!r}")
         self.supervised, self.config, self.strategies = supervised, config, STRATEGIES[strategy]
-        self._teacher = (teacher.eval().requires_grad_(False),)  # in a tuple, so that it is no part of this module
+        self.guide = guide  # no module, so the teacher is in neither state nor parameters
         self._generator: torch.Generator | None = None
         self._factor = 1.0
         self.projections = nn.ModuleDict()
@@ -144,7 +181,7 @@ class Distilled(nn.Module):
                 self.projections[name] = nn.ModuleList(nn.Conv2d(*widths[student], 1) for student, _ in config.matches)
 
     def _apply(self, function, recurse: bool = True):
-        self._teacher[0]._apply(function)
+        self.guide.teacher._apply(function)
         return super()._apply(function, recurse)
 
     def begin_step(self, generator: torch.Generator, progress: float) -> None:
@@ -164,9 +201,7 @@ class Distilled(nn.Module):
         feature_weight = self._factor * config.feature_weight / len(self.strategies)
         loss = terms["loss"]
         for name in self.strategies:
-            seen, seen_sigma = self._teacher_input(name, noisy, clean, sigma)
-            with torch.no_grad():
-                target, guides = self._teacher[0].forward_features(seen, seen_sigma)
+            target, guides = self.guide.answer(name, config, noisy, clean, sigma, self._generator)
             output = self.supervised.distance(restored, target)
             loss = loss + output_weight * (output - plain)
             terms[f"{name}.output"] = output.detach()
@@ -177,16 +212,6 @@ class Distilled(nn.Module):
                 loss = loss + feature_weight * distance
                 terms[f"{name}.features"] = distance.detach()
         return terms | {"loss": loss}
-
-    def _teacher_input(
-        self, strategy: str, noisy: torch.Tensor, clean: torch.Tensor, sigma: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        if strategy == "hmds_c":
-            return noisy, sigma
-        fraction = self.config.teacher_level
-        if not self.config.nested:
-            return clean + fraction * (noisy - clean), fraction * sigma
-        return less_noisy(noisy, clean, sigma, fraction, self._generator), fraction * sigma
 
 
 def less_noisy(

@@ -5,8 +5,8 @@ import torch
 from conftest import header_for, small_network
 from safetensors import safe_open
 
-from mdrn import checkpoint, train
-from mdrn.distill import DistillConfig, Distilled, Supervised, less_noisy
+from mdrn import checkpoint, train, trainer
+from mdrn.distill import DistillConfig, Distilled, Guide, Supervised, less_noisy
 from mdrn.model import ModelConfig, count_parameters
 from mdrn.teacher import TEACHERS, Teacher, TeacherConfig
 
@@ -33,7 +33,7 @@ def batch(size: int = 32):
 
 def distilled(strategy="hmds_c", teacher=None, **changes) -> Distilled:
     config = DistillConfig(**({"matches": MATCHES} | changes))
-    criterion = Distilled(Supervised(), strategy, teacher or small_teacher(), config, WIDTHS)
+    criterion = Distilled(Supervised(), strategy, Guide(teacher or small_teacher()), config, WIDTHS)
     criterion.begin_step(torch.Generator().manual_seed(0), 0.0)
     return criterion
 
@@ -156,7 +156,7 @@ def test_the_teacher_is_no_part_of_the_criterion():
     assert all(name.startswith("projections.") for name in criterion.state_dict())
     assert len(criterion.state_dict()) == 4
     assert not distilled().state_dict()
-    assert criterion.double()._teacher[0].head.weight.dtype == torch.float64  # but it follows to a device
+    assert criterion.double().guide.teacher.head.weight.dtype == torch.float64  # but it follows to a device
 
 
 @pytest.fixture
@@ -179,10 +179,12 @@ def test_training_leaves_the_teacher_and_the_students_file_clean(tmp_path, teach
     before = teacher_file.read_bytes()
     criteria = []
     build = train.build_criterion
-    monkeypatch.setattr(train, "build_criterion", lambda c: criteria.append(build(c)) or criteria[-1])
+    monkeypatch.setattr(train, "build_criterion", lambda *a: criteria.append(build(*a)) or criteria[-1])
     weights = train.fit(config(teacher_file), tmp_path / "out", validations=0, quiet=True)
     (criterion,) = criteria
-    assert checkpoint.tensors_sha256(criterion._teacher[0].state_dict()) == checkpoint.read_header(teacher_file).sha256
+    assert (
+        checkpoint.tensors_sha256(criterion.guide.teacher.state_dict()) == checkpoint.read_header(teacher_file).sha256
+    )
     assert teacher_file.read_bytes() == before
     assert weights.name == "small.hmds_n25_s0.safetensors"
     assert checkpoint.load(weights).header.strategy == "hmds"
@@ -197,8 +199,51 @@ def test_training_leaves_the_teacher_and_the_students_file_clean(tmp_path, teach
 def test_plain_and_distilled_runs_share_weights_and_batches(teacher_file):
     plain = config(None, strategy="plain", teacher=None)
     ours = config(teacher_file)
-    first, second = train.build_model(plain)[0], train.build_model(ours)[0]
+    first, second = trainer.build_model(plain)[0], trainer.build_model(ours)[0]
     assert checkpoint.tensors_sha256(first.state_dict()) == checkpoint.tensors_sha256(second.state_dict())
+
+
+def test_runs_side_by_side_equal_runs_alone_and_share_the_teachers_passes(tmp_path, teacher_file, monkeypatch):
+    monkeypatch.delenv("MDRN_DATA", raising=False)
+    configs = [config(teacher_file, strategy=strategy) for strategy in ("hmds_c", "hmds_n", "hmds")]
+    configs.append(config(None, strategy="plain", teacher=None))
+    passes = []
+    forward = Teacher.forward_features
+    monkeypatch.setattr(Teacher, "forward_features", lambda *a: passes.append(1) or forward(*a))
+    together = train.fit_together(configs, tmp_path / "together", validations=0, quiet=True)
+    assert len(passes) == 2 * configs[0].steps
+    for one, weights in zip(configs, together, strict=True):
+        alone = train.fit(one, tmp_path / "alone", validations=0, quiet=True)
+        assert alone.read_bytes() == weights.read_bytes()
+
+
+def test_a_run_left_behind_catches_up(tmp_path, teacher_file, monkeypatch):
+    monkeypatch.delenv("MDRN_DATA", raising=False)
+    configs = [config(teacher_file, strategy="hmds_c"), config(None, strategy="plain", teacher=None)]
+    whole = train.fit_together(configs, tmp_path / "whole", validations=0, quiet=True)
+    save, saves = trainer.Trainer.save, []
+
+    def die_after_the_third(self, path):
+        if len(saves) == 3:
+            raise KeyboardInterrupt
+        saves.append((path, self.step))
+        save(self, path)
+
+    monkeypatch.setattr(trainer.Trainer, "save", die_after_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        train.fit_together(configs, tmp_path / "cut", validations=0, save_seconds=0.0, quiet=True)
+    assert [step for _, step in saves] == [1, 1, 2]
+    monkeypatch.setattr(trainer.Trainer, "save", save)
+    resumed = train.fit_together(configs, tmp_path / "cut", validations=0, save_seconds=0.0, quiet=True)
+    assert [p.read_bytes() for p in resumed] == [p.read_bytes() for p in whole]
+
+
+def test_runs_that_cannot_share_batches_are_refused(tmp_path, teacher_file):
+    plain = config(None, strategy="plain", teacher=None)
+    with pytest.raises(ValueError, match="seed"):
+        train.fit_together([plain, config(teacher_file, seed=1)], tmp_path)
+    with pytest.raises(ValueError, match="one id"):
+        train.fit_together([plain, plain], tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mdrn import checkpoint, data, train
+from mdrn import checkpoint, data, train, trainer
 from mdrn.distill import Supervised
 from mdrn.model import ModelConfig
 
@@ -101,15 +101,15 @@ def test_killed_and_resumed_ends_in_the_same_bytes(tmp_path):
 
 def test_interrupted_in_process_and_resumed(tmp_path, monkeypatch):
     whole = fit(tmp_path, "whole")
-    step, calls = train.Trainer.train_step, []
+    step, calls = trainer.Trainer.train_step, []
 
-    def stop_at_7(self, source):
+    def stop_at_7(self, *batch):
         if self.step == 7 and not calls:
             calls.append(self.step)
             raise KeyboardInterrupt
-        return step(self, source)
+        step(self, *batch)
 
-    monkeypatch.setattr(train.Trainer, "train_step", stop_at_7)
+    monkeypatch.setattr(trainer.Trainer, "train_step", stop_at_7)
     with pytest.raises(KeyboardInterrupt):
         train.fit(config(), tmp_path / "cut", validations=0, save_seconds=0.0, quiet=True)
     weights = train.fit(config(), tmp_path / "cut", validations=0, save_seconds=0.0, quiet=True)
@@ -118,7 +118,7 @@ def test_interrupted_in_process_and_resumed(tmp_path, monkeypatch):
 
 def test_another_configuration_does_not_continue_a_run(tmp_path):
     fit(tmp_path)
-    with pytest.raises(train.TrainingError, match="another configuration"):
+    with pytest.raises(trainer.TrainingError, match="another configuration"):
         train.fit(config(learning_rate=1e-3), tmp_path / "run", validations=0, quiet=True)
 
 
@@ -126,7 +126,7 @@ def test_damaged_state_is_named(tmp_path):
     fit(tmp_path)
     state = next((tmp_path / "run").glob("*.state.safetensors"))
     state.write_bytes(state.read_bytes()[:100])
-    with pytest.raises(train.TrainingError, match="delete"):
+    with pytest.raises(trainer.TrainingError, match="delete"):
         fit(tmp_path)
 
 
@@ -135,8 +135,8 @@ def test_init_from_starts_a_new_cycle_and_sums_patches(tmp_path):
     second = fit(tmp_path, "second", init_from=str(first), seed=1)
     assert checkpoint.read_header(first).patches == 48
     assert checkpoint.read_header(second).patches == 96
-    trainer = train.Trainer(config(init_from=str(first), seed=1), Supervised(), torch.device("cpu"))
-    start, ended = trainer.model.state_dict(), checkpoint.load(first).state_dict()
+    cycle = trainer.Trainer(config(init_from=str(first), seed=1), Supervised(), torch.device("cpu"))
+    start, ended = cycle.model.state_dict(), checkpoint.load(first).state_dict()
     assert all(torch.equal(start[name], ended[name]) for name in ended)
     with pytest.raises(ValueError, match="init_from"):
         fit(tmp_path, "third", init_from=str(first), model=ModelConfig(widths=(8, 16)))
@@ -148,7 +148,7 @@ def test_nan_loss_stops_with_advice_and_keeps_the_last_checkpoint(tmp_path):
             terms = super().forward(model, noisy, clean, sigma)
             return {"loss": terms["loss"] * float("nan")}
 
-    with pytest.raises(train.TrainingError, match="learning rate"):
+    with pytest.raises(trainer.TrainingError, match="learning rate"):
         train.fit(config(steps=60), tmp_path, criterion=Broken(), validations=0, quiet=True)
     assert not list(tmp_path.glob("*.safetensors"))
 
@@ -157,13 +157,13 @@ def test_batches_depend_on_seed_and_step_alone():
     images = [np.random.default_rng(0).integers(0, 256, (40, 50), dtype=np.uint8)]
     source = data.PatchSource.from_images(images)
     run = config(noise_level=(0, 75))
-    for a, b in zip(train.draw_batch(run, source, 3), train.draw_batch(run, source, 3), strict=True):
+    for a, b in zip(trainer.draw_batch(run, source, 3), trainer.draw_batch(run, source, 3), strict=True):
         assert torch.equal(a, b)
-    assert not torch.equal(train.draw_batch(run, source, 3)[0], train.draw_batch(run, source, 4)[0])
-    sigma = torch.cat([train.draw_batch(run, source, step)[2] for step in range(200)])
+    assert not torch.equal(trainer.draw_batch(run, source, 3)[0], trainer.draw_batch(run, source, 4)[0])
+    sigma = torch.cat([trainer.draw_batch(run, source, step)[2] for step in range(200)])
     assert 0 <= sigma.min() < 0.01 and 0.28 < sigma.max() <= 75 / 255
     other = dataclasses.replace(run, seed=1)
-    assert not torch.equal(train.draw_batch(run, source, 3)[0], train.draw_batch(other, source, 3)[0])
+    assert not torch.equal(trainer.draw_batch(run, source, 3)[0], trainer.draw_batch(other, source, 3)[0])
 
 
 def test_patches_are_crops_under_the_eight_symmetries():

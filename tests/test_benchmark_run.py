@@ -1,0 +1,169 @@
+"""The command line: what it does without options, what it says of mistakes, and that it repeats nothing."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from benchmark import report, results, rows, run
+from mdrn import checkpoint
+
+FAST = ["--quiet", "--methods", "noisy", "small*", "--sets", "samples_held_out", "--levels", "25"]
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch, tmp_path, weights_file):
+    """One released network, no data root, no LPIPS trunk, and a folder of its own to work in."""
+    released = tmp_path / "released"
+    released.mkdir()
+    weights_file.rename(released / "small.plain_n0-75_s0.safetensors")
+    monkeypatch.setattr(checkpoint, "WEIGHTS_DIR", released)
+    monkeypatch.delenv("MDRN_DATA", raising=False)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "none"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(report, "all_figures", lambda *_: [])  # tested elsewhere, and slow
+
+
+def test_rows_and_tables_appear_and_a_second_time_nothing_is_done(tmp_path, capsys):
+    assert run.main(FAST) == 0
+    assert "of which 0 have their rows; 3 to do" in capsys.readouterr().out
+    written = rows.read(tmp_path / "results" / rows.ROWS)
+    assert {row.method for row in written} == {"noisy", "small.plain_n0-75_s0", "small.plain_n0-75_s0+auto"}
+    assert {(row.method, row.plan) for row in written} >= {("noisy", ""), ("small.plain_n0-75_s0", "released")}
+    page = (tmp_path / "results" / "README.md").read_bytes()
+    assert b"`small.plain_n0-75_s0+auto`" in page
+    before = (tmp_path / "results" / rows.ROWS).read_bytes()
+    assert run.main(FAST) == 0
+    assert "3 have their rows; 0 to do" in capsys.readouterr().out
+    assert (tmp_path / "results" / rows.ROWS).read_bytes() == before
+    assert run.main(["--report-only"]) == 0
+    assert (tmp_path / "results" / "README.md").read_bytes() == page
+
+
+def test_force_measures_again_and_compares(tmp_path, capsys):
+    assert run.main(FAST) == 0
+    assert run.main([*FAST, "--force"]) == 0
+    assert "largest change of PSNR in rows of unchanged weights: 0.0000 dB" in capsys.readouterr().out
+    path = tmp_path / "results" / rows.ROWS
+    psnr = next(row.psnr for row in rows.read(path)[::-1] if row.method == "noisy")
+    path.write_text(path.read_text().replace(f"{psnr:.4f}", f"{psnr + 0.01:.4f}"))
+    assert run.main([*FAST, "--force"]) == 1
+    assert "0.0100 dB" in capsys.readouterr().out
+
+
+def test_without_data_the_samples_are_used_and_it_says_so(capsys):
+    assert run.main(["--dry-run", "--quiet"]) == 0
+    said = capsys.readouterr().out
+    assert "no data root given (--data-root or MDRN_DATA): evaluating on scikit-image's bundled photographs" in said
+    assert "samples 15 small.plain_n0-75_s0\n" in said
+    assert "samples 75 estimate_noise_level" in said
+    assert "samples_rgb" not in said  # no colour network
+
+
+def test_dry_run_writes_nothing(tmp_path):
+    assert run.main([*FAST, "--dry-run"]) == 0
+    assert run.main(["--preset", "smoke", "--dry-run", "--quiet"]) == 0
+    assert not (tmp_path / "results").exists()
+    assert not (tmp_path / "runs").exists()
+
+
+def test_smoke_trains_tests_and_stays_out_of_results(tmp_path, monkeypatch, capsys):
+    import dataclasses
+
+    from benchmark import plan
+
+    short = plan.PLANS["smoke"].options | {"steps": 4, "batch_size": 2, "patch_size": 16}
+    monkeypatch.setitem(plan.PLANS, "smoke", dataclasses.replace(plan.PLANS["smoke"], options=short, validations=1))
+    options = ["--preset", "smoke", "--quiet", "--methods", "noisy", "mdrn*"]
+    assert run.main(options) == 0
+    out = tmp_path / "runs" / "smoke"
+    loaded = results.load(out)
+    assert set(loaded.final.method) == {"noisy", "mdrn_tiny.plain_n25_s0", "mdrn_tiny.plain_n50_s0"}
+    assert set(loaded.images["set"]) == {"samples_held_out"}
+    assert loaded.plans == ["smoke"]
+    assert "Plan `smoke`" in (out / "README.md").read_text()
+    assert sorted(p.name for p in (out / "curves").iterdir())[0] == "mdrn_tiny.plain_n25_s0.json"
+    assert not (tmp_path / "results").exists()
+    capsys.readouterr()
+    assert run.main(options) == 0  # nothing is trained or evaluated again
+    said = capsys.readouterr().out
+    assert "2 runs, 2 done" in said
+    assert "0 to do" in said
+
+
+BAD = {
+    "unknown preset": (["--preset", "huge"], "argument --preset: invalid choice: 'huge'"),
+    "unknown option": (["--frobnicate"], "unrecognized arguments: --frobnicate"),
+    "level 0": (["--levels", "0"], "--levels: expected numbers above 0"),
+    "level 80": (["--levels", "80"], "--levels: expected numbers above 0, up to 75, got 80"),
+    "level nan": (["--levels", "nan"], "--levels: expected numbers above 0"),
+    "level text": (["--levels", "high"], "invalid float value: 'high'"),
+    "protocol": (["--protocol", "awgn8"], "argument --protocol: invalid choice"),
+    "method": (["--methods", "bm4d"], "--methods: expected some of noisy, "),
+    "weights file": (["--methods", "gone.safetensors"], "gone.safetensors: expected a released id"),
+    "set": (["--sets", "Set13"], "--sets: expected some of Set12"),
+    "set not there": (["--sets", "Set12"], "Set12: not found in any data root"),
+    "data root": (["--data-root", "nowhere"], "nowhere: expected a folder of image sets"),
+    "jobs": (["--jobs", "0"], "--jobs: expected at least 1"),
+    "device": (["--device", "abacus"], "--device: expected cpu or cuda, got 'abacus'"),
+    "only without preset": (["--only", "mdrn*"], "--only needs --preset"),
+    "no run left": (["--preset", "smoke", "--only", "x"], "--only, --levels and --seeds leave no run of mdrn_tiny"),
+    "out is a file": (["--out", "file", *FAST], "file"),
+    "out under a file": (["--out", "file/results", *FAST], "Not a directory"),
+    "nothing to report": (["--report-only", "--out", "empty"], "empty: expected a folder with rows.csv"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_mistakes_give_one_line_and_exit_code_2(case, capsys, tmp_path):
+    (tmp_path / "file").write_text("precious")
+    arguments, expected = BAD[case]
+    try:
+        code = run.main(arguments)
+    except SystemExit as stop:  # argparse
+        code = stop.code
+    assert code == 2
+    error = capsys.readouterr().err
+    assert expected in error
+    assert error.count("\n") == 1
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+@pytest.mark.parametrize("options", [FAST, ["--report-only"]])
+def test_a_damaged_row_file_is_refused_in_one_line(options, tmp_path, capsys):
+    path = tmp_path / "results" / rows.ROWS
+    path.parent.mkdir()
+    path.write_text("plan,method\nhalf a li")
+    assert run.main(options) == 2
+    error = capsys.readouterr().err
+    assert re.fullmatch(r"python -m benchmark.run: results/rows.csv, line 2: .*\n", error)
+    assert path.read_text() == "plan,method\nhalf a li"
+    assert not (tmp_path / "results" / "README.md").exists()
+
+
+def test_a_full_disk_is_one_line(tmp_path, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(rows.os, "fsync", full)
+    assert run.main(FAST) == 2
+    assert capsys.readouterr().err == "python -m benchmark.run: No space left on device\n"
+
+
+def test_a_fault_of_the_code_is_not_hidden(monkeypatch):
+    def broken(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(run, "_benchmark", broken)
+    with pytest.raises(ZeroDivisionError):
+        run.main([])
+
+
+def test_help_and_module_entry():
+    done = subprocess.run([sys.executable, "-m", "benchmark.run", "--help"], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0
+    assert "--report-only" in done.stdout
+
+
+ROOT = run.__file__.rsplit("/benchmark/", 1)[0]

@@ -10,11 +10,12 @@ from tqdm import tqdm
 
 from benchmark import rows, testsets
 from benchmark.evaluate import ESTIMATOR_LEVELS, Conditions, evaluate, evaluate_estimator
-from benchmark.methods import Method, estimator_key
+from benchmark.methods import NOISY, Method, estimator_key
 from benchmark.rows import ESTIMATOR, Row
 from mdrn.data import DataError
 from mdrn.noise import estimate_noise_level
 
+SLOW_SETS = ("Urban100", "Urban100_rgb")  # classical methods take hours there: only if the set is asked for
 SAME = 0.005  # dB: rows of unchanged weights come again at least this close
 
 
@@ -94,7 +95,8 @@ def wanted_jobs(
 ) -> list[Job]:
     """List the evaluations, set by set.
 
-    Colour sets are for colour networks; methods without weights join them there, or where the set was asked for.
+    Colour sets are for colour networks; methods without weights join them there, or where the set was asked for. On
+    large sets the slow ones among them join only where the set was asked for.
 
     Args:
         methods: what to evaluate.
@@ -110,7 +112,8 @@ def wanted_jobs(
         if channels == 3 and not (colour_network or asked_sets):
             continue
         for method in methods:
-            if channels in method.channels:
+            slow = name in SLOW_SETS and not (method.weights or asked_sets or method.name == NOISY)
+            if channels in method.channels and not slow:
                 jobs += [Job(method, name, level) for level in method.levels_among(levels)]
         if estimator and name in ("BSD68", "samples"):
             jobs += [Job(None, name, level) for level in levels or ESTIMATOR_LEVELS]

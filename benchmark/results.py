@@ -18,6 +18,7 @@ from benchmark import rows
 PUBLISHED = Path(__file__).parent / "facts" / "published_psnr.csv"
 RUN_ID = re.compile(r"^(?P<size>.+)\.(?P<strategy>[a-z_]+)_n(?P<levels>[\d.]+(-[\d.]+)?)_s(?P<seed>\d+)$")
 SETS = ("Set12", "BSD68", "Urban100", "CBSD68", "Urban100_rgb", "samples", "samples_rgb", "samples_held_out")
+AS_OVERVIEW = ("BM3D", "DnCNN-S", "FFDNet", "DRUNet")  # published methods that the top README quotes
 WITHOUT_WEIGHTS = ("noisy", "total_variation", "wavelet", "non_local_means")  # in the order of tables
 
 

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmark import report, rows
+from benchmark import overview, report, results, rows
 
 _PRESETS = ("smoke", "quick", "full")  # benchmark.plan.PLANS, which loads torch
 _DEFAULT_OUT = "results"
@@ -225,6 +225,8 @@ def _report(out: Path) -> int:
         raise UsageError(f"{out}: expected a folder with {rows.ROWS}, found none; run without --report-only first")
     written = report.write(out)
     print(f"{len(written)} files written; read {written[0]}")
+    if overview.update(out.resolve().parent / "README.md", results.load(out)):
+        print("table in the top README written")
     return 0
 
 

@@ -1,7 +1,7 @@
 """`python -m benchmark.showcase`: the picture of the README, and the numbers on it.
 
 One freely licensed photograph that scikit-image ships, the benchmark's noise, and what each method makes of it. Writes
-`figures/showcase.png` and `showcase.csv` under the results folder. Nothing imports this module.
+`showcase.png` and `showcase.csv` into the results folder. Nothing imports this module.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def main() -> int:
         for title, image in shown[:-1]:
             writer.writerow(["skimage camera", "awgn", LEVEL, title, f"{metrics.psnr(image, clean):.4f}"])
         write_bytes_atomically(out / "showcase.csv", table.getvalue().encode())
-        write_bytes_atomically(out / "figures" / "showcase.png", draw(shown, clean))
+        write_bytes_atomically(out / "showcase.png", draw(shown, clean))
     except (ValueError, OSError) as error:
         print(f"python -m benchmark.showcase: {error}", file=sys.stderr)
         return 2

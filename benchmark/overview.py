@@ -1,0 +1,73 @@
+"""The overview table in the top README, from rows alone, between two comments that mark it. No torch.
+
+`run` imports this module.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmark.results import AS_OVERVIEW, Results, line_of, order_of, published
+from benchmark.rows import AUTO, write_atomically
+from benchmark.tables import AS_PUBLISHED, EMPTY
+
+BEGIN = "<!-- results: written by `python -m benchmark.run`, do not edit -->"
+END = "<!-- end of results -->"
+SETS, LEVELS = ("Set12", "BSD68", "Urban100"), (15.0, 25.0, 50.0)
+
+
+def table(results: Results) -> str:
+    """Return the table: PSNR at 15 / 25 / 50 on each set, of the released networks and of well-known ones."""
+    frame = results.of_plan("released")
+    frame = frame[(frame.protocol == "awgn") & (frame.noise_seed == 0) & ~frame.method.str.endswith(AUTO)]
+    frame = frame.assign(line=frame.method.map(line_of))
+    means = frame.groupby(["line", "set", "noise_level"]).psnr.mean()
+    lines = ["| | parameters | " + " | ".join(SETS) + " |", "|---|---:|" + "---:|" * len(SETS)]
+    for line in sorted(frame.line.unique(), key=order_of):
+        method = frame[frame.line == line].method.iloc[0]
+        cells = [_cell({level: means.get((line, name, level)) for level in LEVELS}) for name in SETS]
+        if set(cells) != {EMPTY}:
+            lines.append(_line(f"`{line}`", results.fact(method, "parameters"), cells))
+    others = published()
+    for method in AS_OVERVIEW:
+        theirs = others[others.method == method]
+        cells = [_cell(theirs[theirs["set"] == name].set_index("level").psnr.to_dict()) for name in SETS]
+        size = theirs.params_m.iloc[0] * 1e6
+        lines.append(_line(f"{method}, *{AS_PUBLISHED}*", None if size != size else size, cells))
+    note = (
+        "PSNR in dB at noise levels 15 / 25 / 50; unclipped Gaussian noise, seed 0 for every image, output rounded "
+        f"to 8 bits. `n*`: one network for each level. *{AS_PUBLISHED.capitalize()}*: printed by others, not measured "
+        "here."
+    )
+    return "\n".join([*lines, "", note])
+
+
+def update(readme: Path, results: Results) -> bool:
+    """Put the table between its marks in a README; return whether there are marks.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
+    if not readme.is_file():
+        return False
+    text = readme.read_text(encoding="utf-8")
+    if BEGIN not in text or END not in text:
+        return False
+    head, rest = text.split(BEGIN, 1)
+    tail = rest.split(END, 1)[1]
+    changed = f"{head}{BEGIN}\n{table(results)}\n{END}{tail}"
+    if changed != text:
+        write_atomically(readme, changed)
+    return True
+
+
+def _line(name: str, parameters: float | None, cells: list[str]) -> str:
+    size = EMPTY if parameters is None else f"{parameters / 1e6:.3f} M"
+    return f"| {name} | {size} | {' | '.join(cells)} |"
+
+
+def _cell(psnr: dict[float, float | None]) -> str:
+    known = {level: value for level, value in psnr.items() if value is not None and value == value}
+    if not known:
+        return EMPTY
+    return " / ".join(f"{known[level]:.2f}" if level in known else EMPTY for level in LEVELS)

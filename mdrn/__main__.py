@@ -190,8 +190,9 @@ def _info(options: argparse.Namespace) -> int:
         print(
             f"{header.id}: {'grey' if model.config.channels == 1 else 'RGB'}, {count_parameters(model) / 1e6:.3f} M "
             f"parameters, noise level {f'{low:g}' if low == high else f'{low:g} to {high:g}'}, "
-            f"{header.architecture}, {header.patches:,} training patches ({header.data['sets']}, recipe "
-            f"{header.recipe['version']}), receptive-field radius {model.receptive_field_radius} px"
+            f"{getattr(model.config, 'stages', 1)} stages, {header.patches:,} training patches "
+            f"({header.data['sets']}, recipe {header.recipe['version']}), receptive-field radius "
+            f"{model.receptive_field_radius} px"
         )
     return problems
 

@@ -104,7 +104,8 @@ def fit_together(
     files = [path for name in shared.data for path in training_files(name, root)]
     channels = shared.model.channels
     source = PatchSource.from_files(files, channels, target)
-    held_out = [read_uint8(path, channels) for path in validation_files(root)]
+    bundled = set(shared.data) == {"samples"}  # then nothing else is needed
+    held_out = [read_uint8(path, channels) for path in validation_files(None if bundled else root)]
     guides: dict[str, Guide] = {}
     criteria = criteria or [build_criterion(config, guides) for config in configs]
     trainers = [Trainer(config, criterion, target) for config, criterion in zip(configs, criteria, strict=True)]

@@ -43,7 +43,7 @@ def measure(
     device: str = "cpu",
     on_round: Callable[[], object] = lambda: None,
 ) -> list[rows.SpeedRow]:
-    """Time every network in every memory format, interleaved.
+    """Time every network in every memory format, interleaved; each timed call follows one that is not timed.
 
     Args:
         models: name -> network under the denoiser contract, grey, in eval mode.
@@ -60,6 +60,7 @@ def measure(
             for (name, kind), times in seconds.items():
                 model = models[name].to(device, memory_format=FORMATS[kind])
                 image = noisy.contiguous(memory_format=FORMATS[kind])
+                _seconds(model, image)  # memory and caches as this network leaves them, not the one before it
                 elapsed = _seconds(model, image)
                 if repeat:
                     times.append(elapsed)

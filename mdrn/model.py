@@ -181,7 +181,7 @@ class MDRN(nn.Module):
         return reach
 
     def forward(self, noisy: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
-        return self._run(noisy, sigma)[0][-1]
+        return self._run(noisy, sigma, every_stage=False)[0][-1]
 
     def progressive(self, noisy: torch.Tensor, sigma: float | torch.Tensor) -> list[torch.Tensor]:
         """Return the image restored after each stage, first to last; the last is what `forward` returns."""
@@ -201,8 +201,9 @@ class MDRN(nn.Module):
         return images[-1], named
 
     def _run(
-        self, noisy: torch.Tensor, sigma: float | torch.Tensor
+        self, noisy: torch.Tensor, sigma: float | torch.Tensor, every_stage: bool = True
     ) -> tuple[list[torch.Tensor], list[list[torch.Tensor]]]:
+        """Return the images after every stage (or the last alone) and the features of every stage (or of none)."""
         config = self.config
         if noisy.ndim != 4 or noisy.shape[1] != config.channels:
             raise ValueError(f"noisy: expected (B, {config.channels}, H, W), got {tuple(noisy.shape)}")
@@ -210,15 +211,19 @@ class MDRN(nn.Module):
         padded = pad_to_multiple(noisy, self.stride)
         entered = F.pixel_unshuffle(padded, config.entry)
         head = self.head(torch.cat([entered, sigma_map(sigma, entered)], dim=1))
-        restored, x, scales = padded, head, None
+        restored, x, scales = entered, head, None  # images stay pixel-unshuffled until they are asked for
         images, features = [], []
         for index in range(config.stages):
             module = 0 if config.shared else index
             scales = self.stages[module](x, scales)
-            x = scales[0] + head
-            restored = F.pixel_shuffle(self.tails[module](scales[0]), config.entry) + restored
-            images.append(restored[..., :height, :width])
-            features.append(scales)
+            restored = self.tails[module](scales[0]) + restored
+            last = index + 1 == config.stages
+            if every_stage:
+                features.append(scales)
+            if every_stage or last:
+                images.append(F.pixel_shuffle(restored, config.entry)[..., :height, :width])
+            if not last:
+                x = scales[0] + head
         return images, features
 
 

@@ -221,7 +221,8 @@ class MDRN(nn.Module):
             if every_stage:
                 features.append(scales)
             if every_stage or last:
-                images.append(F.pixel_shuffle(restored, config.entry)[..., :height, :width])
+                shuffled = F.pixel_shuffle(restored.contiguous(), config.entry)  # half the time of channels last
+                images.append(shuffled[..., :height, :width])
             if not last:
                 x = scales[0] + head
         return images, features

@@ -134,7 +134,7 @@ def restore(
             done += 1
             if progress:
                 progress(done, total)
-    mixed = [blend(image, output.reshape(image.shape), strength) for output in outputs]  # one, or one for each stage
+    mixed = [blend(image, output.reshape(image.shape), strength) for output in outputs]
     return Restoration(
         image=mixed[-1],
         noise_level=noise_level,

@@ -79,6 +79,14 @@ STUDIES: dict[str, dict[str, Candidate]] = {
         "ffdnet": Candidate("FFDNet, 4 times the parameters", FFDNetConfig()),
         "ffdnet_slow": Candidate("FFDNet, learning rate 5e-4", FFDNetConfig(), {"learning_rate": 5e-4}),
     },
+    "light": {  # for `mdrn_tiny`: at most 0.12 M parameters and 0.015 of DnCNN's time
+        "two_stages": Candidate("two stages", ModelConfig(widths=(16, 24, 32))),
+        "narrow": Candidate("two stages", ModelConfig(widths=(16, 16, 32))),
+        "narrow_once": Candidate("second stage degrades at once", ModelConfig(widths=(16, 16, 32), reencode=False)),
+        "narrow_once_40": Candidate("second stage degrades at once", ModelConfig(widths=(16, 16, 40), reencode=False)),
+        "u_three_scales": Candidate("plain U", ModelConfig(widths=(16, 32, 48), stages=1)),
+        "u_four_scales": Candidate("plain U", ModelConfig(widths=(16, 16, 32, 48), stages=1)),
+    },
     "recipe": {
         "reference": Candidate("AdamW 2e-3, batch 16 of 64 x 64, L1"),
         "batch_8": Candidate("batch 8", options={"batch_size": 8}),
@@ -123,7 +131,7 @@ def measure(study: str, names: list[str], repeats: int = 5) -> dict[str, dict[st
 
     candidates = {name: STUDIES[study][name] for name in names}
     models = {name: candidate.model.build().eval() for name, candidate in candidates.items()}
-    timed = {"DnCNN": DnCNN().eval().folded()} | {n: copy for n, copy in models.items() if study == "designs"}
+    timed = {"DnCNN": DnCNN().eval().folded()} | {n: copy for n, copy in models.items() if study != "recipe"}
     best: dict[str, float] = {}
     for row in speed.measure(timed, repeats=repeats):
         best[row.network] = min(best.get(row.network, float("inf")), row.milliseconds)
@@ -175,12 +183,12 @@ def write_report(study: str, records: dict[str, dict], facts: dict[str, dict], o
         + ["| " + " | ".join(str(value) for value in line.values()) + " |" for line in lines]
     )
     write_bytes_atomically(out / f"{study}.md", (table + "\n").encode())
-    if study == "designs":
-        _figure(lines).write(out)
+    if study != "recipe":
+        _figure(study, lines).write(out)
     return table
 
 
-def _figure(lines: list[dict]):
+def _figure(study: str, lines: list[dict]):
     from benchmark.drawing import column_axes, finish, scatter
 
     shown = [line for line in lines if line["time_against_dncnn"] != ""]
@@ -189,7 +197,7 @@ def _figure(lines: list[dict]):
         scatter(axes, points, [])
         axes.set_xlabel("time for 512 x 512 against DnCNN")
         axes.set_ylabel("validation PSNR at 25 (dB)")
-        return finish(figure, "designs", "Stage designs: validation PSNR against CPU time.")
+        return finish(figure, study, "Stage designs: validation PSNR against CPU time.")
 
 
 def main() -> int:

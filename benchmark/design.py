@@ -48,18 +48,28 @@ class Candidate:
         what: what it changes, for the table.
         model: its network.
         options: training options that differ from the defaults of `TrainConfig`.
+        then: what differs from `options` in a second run, which goes on from the first one's weights.
+        then_share: the second run's share of the pixels seen.
     """
 
     what: str
     model: ModelConfig | FFDNetConfig = TINY
     options: dict = dataclasses.field(default_factory=dict)
+    then: dict | None = None
+    then_share: float = 0.25
 
-    def config(self, name: str, steps: int) -> TrainConfig:
-        """Return the run of this candidate; `steps` counts batches of 16 patches of 64 x 64, whatever the batch is."""
-        options = {"noise_level": LEVELS, **self.options}
-        batch, patch = options.get("batch_size", 16), options.get("patch_size", 64)
-        equal = round(steps * 16 * 64**2 / (batch * patch**2))
-        return TrainConfig(preset=name, model=self.model, steps=equal, **options)
+    def configs(self, name: str, steps: int) -> list[TrainConfig]:
+        """Return the run or two of this candidate; `steps` counts batches of 16 patches of 64 x 64, whatever theirs."""
+        shares = [(1.0, self.options)]
+        if self.then is not None:
+            shares = [(1.0 - self.then_share, self.options), (self.then_share, self.options | self.then)]
+        configs = []
+        for number, (share, changed) in enumerate(shares):
+            options = {"noise_level": LEVELS, "seed": number, **changed}
+            batch, patch = options.get("batch_size", 16), options.get("patch_size", 64)
+            equal = round(steps * share * 16 * 64**2 / (batch * patch**2))
+            configs.append(TrainConfig(preset=name, model=self.model, steps=equal, **options))
+        return configs
 
 
 STUDIES: dict[str, dict[str, Candidate]] = {
@@ -81,9 +91,10 @@ STUDIES: dict[str, dict[str, Candidate]] = {
     },
     "light": {  # for `mdrn_tiny`: at most 0.12 M parameters and 0.015 of DnCNN's time
         "two_stages": Candidate("two stages", ModelConfig(widths=(16, 24, 32))),
-        "narrow": Candidate("two stages", ModelConfig(widths=(16, 16, 32))),
-        "narrow_once": Candidate("second stage degrades at once", ModelConfig(widths=(16, 16, 32), reencode=False)),
-        "narrow_once_40": Candidate("second stage degrades at once", ModelConfig(widths=(16, 16, 40), reencode=False)),
+        "no_joint_blocks": Candidate(
+            "no blocks where stages join", ModelConfig(widths=(16, 24, 32), joint_blocks=False)
+        ),
+        "narrow": Candidate("narrower at the second scale", ModelConfig(widths=(16, 16, 32))),
         "u_three_scales": Candidate("plain U", ModelConfig(widths=(16, 32, 48), stages=1)),
         "u_four_scales": Candidate("plain U", ModelConfig(widths=(16, 16, 32, 48), stages=1)),
     },
@@ -102,6 +113,15 @@ STUDIES: dict[str, dict[str, Candidate]] = {
         "ema_0.9995": Candidate("longer running mean", options={"ema_decay": 0.9995}),
         "no_decay": Candidate("no weight decay", options={"weight_decay": 0.0}),
         "extra_data": Candidate("BSDS500 and extra photographs", options={"data": ("bsds", "extra")}),
+        "constant": Candidate("constant learning rate after warm-up", options={"final_learning_rate": 1.0}),
+        "two_cycles": Candidate("half the steps twice", then={"learning_rate": 1e-3}, then_share=0.5),
+        "mse_at_end": Candidate("squared error in the last quarter", then={"loss": "mse", "learning_rate": 5e-4}),
+        "growing": Candidate(
+            "48 x 48, in the second half 96 x 96",
+            options={"patch_size": 48},
+            then={"patch_size": 96},
+            then_share=0.5,
+        ),
     },
 }
 
@@ -113,12 +133,15 @@ def run_one(study: str, name: str, steps: int, runs: str, root: str | None) -> s
     from mdrn.train import fit
 
     torch.set_num_threads(1)
-    config = STUDIES[study][name].config(name, steps)
     out = Path(runs) / str(steps) / name
-    record = out / f"{config.id}.json"
-    if not record.exists():
-        fit(config, out, root=root, validations=4, quiet=True)
-    return str(record)
+    weights = None
+    for config in STUDIES[study][name].configs(name, steps):
+        if weights:
+            config = dataclasses.replace(config, init_from=str(weights))
+        weights = out / f"{config.id}.safetensors"
+        if not weights.with_suffix(".json").exists():
+            fit(config, out, root=root, validations=4, quiet=True)
+    return str(weights.with_suffix(".json"))
 
 
 def measure(study: str, names: list[str], repeats: int = 5) -> dict[str, dict[str, float]]:
@@ -139,7 +162,7 @@ def measure(study: str, names: list[str], repeats: int = 5) -> dict[str, dict[st
     torch.set_num_threads(1)
     facts = {}
     for name, candidate in candidates.items():
-        config = candidate.config(name, 100)
+        config = candidate.configs(name, 100)[0]
         trainer = Trainer(config, build_criterion(config), torch.device("cpu"))
         source = _grey_source()
         for step in range(12):

@@ -28,8 +28,8 @@ class ModelConfig:
         blocks: residual blocks at each scale, on the way down and on the way up; as many at the coarsest scale.
         entry: pixel-unshuffle factor of the head; 2 works at half resolution throughout, 1 at full.
         shared: whether all stages share one set of weights.
-        reencode: whether stages after the first have blocks at the finest scale on their way down too, or degrade the
-            features they are given at once.
+        joint_blocks: whether stages have blocks at the finest scale also where they join; without, only the first has
+            them on its way down and the last on its way up.
         fusion: how a stage sees the one before: 'input' adds the head's features to its input; 'cross' also adds the
             earlier stage's reconstruction features, through 1x1 convolutions, at every scale.
         activation: 'relu', 'gelu' or 'silu'.
@@ -44,7 +44,7 @@ class ModelConfig:
     blocks: int = 1
     entry: int = 2
     shared: bool = False
-    reencode: bool = True
+    joint_blocks: bool = True
     fusion: str = "cross"
     activation: str = "relu"
 
@@ -57,7 +57,7 @@ class ModelConfig:
             "blocks": type(self.blocks) is int and 1 <= self.blocks <= 16,
             "entry": self.entry in (1, 2, 4),
             "shared": type(self.shared) is bool,
-            "reencode": type(self.reencode) is bool and (self.reencode or not self.shared),
+            "joint_blocks": type(self.joint_blocks) is bool and (self.joint_blocks or not self.shared),
             "fusion": self.fusion in _FUSIONS,
             "activation": self.activation in _ACTIVATIONS,
         }
@@ -103,7 +103,7 @@ class Stage(nn.Module):
         reconstruction a transposed one is our reading.
     """
 
-    def __init__(self, config: ModelConfig, fused: bool, encodes: bool) -> None:
+    def __init__(self, config: ModelConfig, fused: bool, encodes: bool = True, decodes: bool = True) -> None:
         super().__init__()
         widths = config.widths
         pairs = list(zip(widths[:-1], widths[1:], strict=True))
@@ -113,11 +113,13 @@ class Stage(nn.Module):
 
         self.fuse = nn.ModuleList(nn.Conv2d(w, w, 1) for w in widths) if fused else None
         self.encode = nn.ModuleList(blocks(w) for w in widths)
-        if not encodes:
-            self.encode[0] = nn.Identity()
         self.degrade = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in pairs)
         self.reconstruct = nn.ModuleList(nn.ConvTranspose2d(coarse, fine, 2, stride=2) for fine, coarse in pairs)
         self.decode = nn.ModuleList(blocks(w) for w in widths[:-1])
+        if not encodes:
+            self.encode[0] = nn.Identity()
+        if not decodes:
+            self.decode[0] = nn.Identity()
 
     def forward(self, x: torch.Tensor, earlier: list[torch.Tensor] | None) -> list[torch.Tensor]:
         encoded = []
@@ -158,8 +160,10 @@ class MDRN(nn.Module):
         count = 1 if config.shared else config.stages
         cross = config.fusion == "cross"
         fused = [cross and config.stages > 1 and (config.shared or index > 0) for index in range(count)]
-        encodes = [config.reencode or index == 0 for index in range(count)]
-        self.stages = nn.ModuleList(Stage(config, f, e) for f, e in zip(fused, encodes, strict=True))
+        joint, last = config.joint_blocks, count - 1
+        self.stages = nn.ModuleList(
+            Stage(config, fused[i], encodes=joint or i == 0, decodes=joint or i == last) for i in range(count)
+        )
         self.tails = nn.ModuleList(nn.Conv2d(width, config.channels * factor**2, 3, padding=1) for _ in range(count))
 
     @property
@@ -179,11 +183,12 @@ class MDRN(nn.Module):
             reach = math.ceil(reach / scale) * scale + count * scale
 
         convolutions(1, scales[0])  # tail; walked backwards from the output
-        for stage in reversed(range(config.stages)):
-            for scale in scales[:-1]:
-                convolutions(2 * config.blocks, scale)
-            for scale in reversed(scales if config.reencode or stage == 0 else scales[1:]):
-                convolutions(2 * config.blocks, scale)
+        for index in reversed(range(config.stages)):
+            stage = self.stages[0 if config.shared else index]
+            up, down = zip(scales[:-1], stage.decode, strict=True), [*zip(scales, stage.encode, strict=True)]
+            for scale, block in [*up, *reversed(down)]:
+                if not isinstance(block, nn.Identity):
+                    convolutions(2 * config.blocks, scale)
         convolutions(1, scales[0])  # head
         return reach
 

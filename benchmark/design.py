@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
-import csv
 import dataclasses
-import io
 import json
 import multiprocessing
 import sys
 import time
 from pathlib import Path
+
+import pandas as pd
+import torch
 
 from benchmark.rows import write_bytes_atomically
 from mdrn.model import PRESETS, ModelConfig
@@ -128,8 +129,6 @@ STUDIES: dict[str, dict[str, Candidate]] = {
 
 def run_one(study: str, name: str, steps: int, runs: str, root: str | None) -> str:
     """Train one candidate on one thread, or find it trained; return its record's path."""
-    import torch
-
     from mdrn.train import fit
 
     torch.set_num_threads(1)
@@ -146,8 +145,6 @@ def run_one(study: str, name: str, steps: int, runs: str, root: str | None) -> s
 
 def measure(study: str, names: list[str], repeats: int = 5) -> dict[str, dict[str, float]]:
     """Return parameters, MACs, receptive field, training patches/s and time against DnCNN, all timed in turn."""
-    import torch
-
     from benchmark import speed
     from benchmark.networks import DnCNN
     from mdrn.trainer import Trainer, build_criterion, draw_batch
@@ -164,7 +161,7 @@ def measure(study: str, names: list[str], repeats: int = 5) -> dict[str, dict[st
     for name, candidate in candidates.items():
         config = candidate.configs(name, 100)[0]
         trainer = Trainer(config, build_criterion(config), torch.device("cpu"))
-        source = _grey_source()
+        source = sample_source()
         for step in range(12):
             if step == 2:
                 began = time.perf_counter()
@@ -181,10 +178,11 @@ def measure(study: str, names: list[str], repeats: int = 5) -> dict[str, dict[st
     return facts
 
 
-def _grey_source():
+def sample_source(device: str = "cpu"):
+    """Return a source of grey patches that is at hand everywhere: timing does not ask for the training images."""
     from mdrn.data import PatchSource, sample_files
 
-    return PatchSource.from_files(sample_files(), 1)
+    return PatchSource.from_files(sample_files(), 1, torch.device(device))
 
 
 def write_report(study: str, records: dict[str, dict], facts: dict[str, dict], out: Path) -> str:
@@ -196,18 +194,18 @@ def write_report(study: str, records: dict[str, dict], facts: dict[str, dict], o
         psnr = {f"psnr_{level}": round(record["psnr"][level], 3) for level in SHOWN_LEVELS}
         what = STUDIES[study][name].what
         lines.append({"name": name, "what": what, **facts[name], "patches": record["patches"], **psnr})
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    write_bytes_atomically(out / f"{study}.csv", text.getvalue().encode())
-    table = "\n".join(
-        ["| " + " | ".join(lines[0]) + " |", "|" + "---|" * len(lines[0])]
-        + ["| " + " | ".join(str(value) for value in line.values()) + " |" for line in lines]
-    )
-    write_bytes_atomically(out / f"{study}.md", (table + "\n").encode())
     if study != "recipe":
         _figure(study, lines).write(out)
+    return write_table(lines, out, study)
+
+
+def write_table(lines: list[dict], out: Path, name: str) -> str:
+    """Write lines with the same keys as `{name}.csv` and as a Markdown table `{name}.md`; return the table."""
+    frame = pd.DataFrame(lines)
+    write_bytes_atomically(out / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n").encode())
+    rows = [frame.columns, ["---"] * len(frame.columns), *frame.astype(str).to_numpy()]
+    table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    write_bytes_atomically(out / f"{name}.md", (table + "\n").encode())
     return table
 
 

@@ -10,6 +10,8 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
+import struct
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,14 +21,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from mdrn.model import MDRN, ModelConfig
+from mdrn.noise import MAX_NOISE_LEVEL
 from mdrn.teacher import Teacher, TeacherConfig
 
 FORMAT = "mdrn-weights-1"
 WEIGHTS_DIR = Path(__file__).parent / "weights"
 SUFFIX = ".safetensors"
 ARCHITECTURES = {"mdrn": ModelConfig, "teacher": TeacherConfig}
-_KEY = "mdrn"  # one metadata key: safetensors does not keep the order of several
-_MAX_BYTES = 256 * 2**20
+METADATA_KEY = "mdrn"  # one metadata key: safetensors does not keep the order of several
+_MAX_BYTES, _MAX_HEADER_BYTES = 256 * 2**20, 2**20
+_JSON_TYPES = {"id": str, "architecture": str, "model": dict, "noise_level": list, "strategy": str, "seed": int}
+_JSON_TYPES |= {"patches": int, "recipe": dict, "data": dict, "git": str, "torch": str, "sha256": str}
 
 
 class CheckpointError(ValueError):
@@ -100,9 +105,50 @@ def write_weights(path: Path, model: torch.nn.Module, header: Header) -> Header:
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     header = dataclasses.replace(header, sha256=tensors_sha256(tensors))
-    text = json.dumps({"format": FORMAT, **dataclasses.asdict(header)}, sort_keys=True)
-    write_atomically(path, save(tensors, metadata={_KEY: text}))
+    write_atomically(path, save(tensors, metadata={METADATA_KEY: header_text(header)}))
     return header
+
+
+def header_text(header: Header) -> str:
+    """Return the header as the JSON that files carry."""
+    return json.dumps({"format": FORMAT, **dataclasses.asdict(header)}, sort_keys=True)
+
+
+def parse_header(text: str) -> Header:
+    """Read what `header_text` wrote, and trust none of it.
+
+    Raises:
+        CheckpointError: if it is not ours, or a field is not what it must be.
+    """
+    try:
+        fields = json.loads(text)
+        if not isinstance(fields, dict) or fields.pop("format", None) != FORMAT:
+            raise CheckpointError(f"expected a weights file of this project ({FORMAT}), got another kind")
+        fields = {"architecture": "mdrn", "sha256": ""} | fields
+        for name, kind in _JSON_TYPES.items():
+            _expect(type(fields.get(name)) is kind, name, fields.get(name))
+        said = [*(value for value in fields.values() if isinstance(value, str)), *fields["data"].values()]
+        for value in [*said, str(fields["recipe"].get("version"))]:
+            _expect(isinstance(value, str) and value.isprintable() and len(value) <= 1000, "text", value)
+        _expect(re.fullmatch(r"[\w.+-]{1,100}", fields["id"]), "id", fields["id"])
+        _expect(0 <= fields["patches"] < 2**63, "patches", fields["patches"])
+        low, high = fields["noise_level"] = tuple(float(level) for level in fields["noise_level"])
+        _expect(0 <= low <= high <= MAX_NOISE_LEVEL, "noise_level", (low, high))
+        config = ARCHITECTURES[fields["architecture"]]
+        defaults = json.loads(json.dumps(dataclasses.asdict(config())))
+        for name, value in fields["model"].items():
+            _expect(type(value) is type(defaults.get(name)), f"model.{name}", value)
+        fields["model"] = config(**fields["model"])
+        return Header(**fields)
+    except CheckpointError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
+        raise CheckpointError(f"its header is damaged ({str(error)[:200]}); get the file again") from error
+
+
+def _expect(ok: object, name: str, value: object) -> None:
+    if not ok:
+        raise ValueError(f"{name}: got {repr(value)[:60]}")
 
 
 def list_models() -> list[str]:
@@ -152,38 +198,57 @@ def load(id_or_path: str | Path, device: str | torch.device | None = None) -> MD
         (25.0, 25.0)
     """
     path = find_weights(id_or_path)
-    header, tensors = _read(path, with_tensors=True)
-    with torch.device("meta"):
-        model = header.model.build()
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    if expected != {name: tuple(tensor.shape) for name, tensor in tensors.items()}:
-        raise CheckpointError(f"{path}: its tensors do not fit the network its header describes; get the file again")
+    header, model, tensors = _read(path, with_tensors=True)
     if tensors_sha256(tensors) != header.sha256:
         raise CheckpointError(f"{path}: its tensors are not the ones that were written (SHA-256); get the file again")
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise CheckpointError(f"{path}: expected finite weights, got NaN or infinity in {name}; get another file")
     model.load_state_dict(tensors, assign=True)
     model.header = header
     return model.to(device or "cpu", memory_format=torch.channels_last).eval()
 
 
-def _read(path: Path, with_tensors: bool) -> tuple[Header, dict[str, torch.Tensor]]:
-    if path.stat().st_size > _MAX_BYTES:
-        raise CheckpointError(f"{path}: expected a weights file under {_MAX_BYTES >> 20} MiB, got a larger file")
+def _read(path: Path, with_tensors: bool) -> tuple[Header, torch.nn.Module, dict[str, torch.Tensor]]:
+    """Return header, network without weights, and tensors; none of them is read before what it claims is checked."""
     try:
+        _check_sizes(path)
         with safe_open(path, framework="pt") as file:
-            fields = json.loads((file.metadata() or {}).get(_KEY, "{}"))
+            header = parse_header((file.metadata() or {}).get(METADATA_KEY, "{}"))
+            model = _network_that_fits(file, header)
             tensors = {name: file.get_tensor(name) for name in file.keys()} if with_tensors else {}  # noqa: SIM118
-        if not isinstance(fields, dict) or fields.pop("format", None) != FORMAT:
-            raise CheckpointError(f"{path}: expected a weights file of this project ({FORMAT}), got another kind")
-        fields["model"] = ARCHITECTURES[fields.get("architecture", "mdrn")](**fields["model"])
-        fields["noise_level"] = tuple(float(level) for level in fields["noise_level"])
-        header = Header(**fields)
-        low, high = header.noise_level
-        if not 0 <= low <= high:
-            raise ValueError(f"noise_level {header.noise_level}")
-    except CheckpointError:
-        raise
+        return header, model, tensors
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: expected a readable safetensors file, got: {error}") from error
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{path}: its header is damaged ({error}); get the file again") from error
-    return header, tensors
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{path}: expected a readable safetensors file, got: {reason}") from error
+    except ImportError as error:
+        raise CheckpointError(f"{path}: a teacher needs timm ({error}); run: pip install 'mdrn[train]'") from error
+
+
+def _check_sizes(path: Path) -> None:
+    size = path.stat().st_size
+    if size > _MAX_BYTES:
+        raise CheckpointError(f"expected a weights file under {_MAX_BYTES >> 20} MiB, got a larger file")
+    with path.open("rb") as file:
+        start = file.read(8)
+    claimed = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+    if claimed > min(_MAX_HEADER_BYTES, size):
+        raise CheckpointError(f"expected a readable safetensors file, got one that claims a header of {claimed} bytes")
+
+
+def _network_that_fits(file: safe_open, header: Header) -> torch.nn.Module:
+    """Return the network that the header describes, without weights, if the tensors are its own: name, shape, type."""
+    mismatch = CheckpointError("its tensors do not fit the network its header describes; get the file again")
+    slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+    config = header.model
+    blocks = config.blocks * len(config.widths) * (1 if getattr(config, "shared", True) else config.stages)
+    if blocks > len(slices):  # building thousands of layers to compare takes seconds
+        raise mismatch
+    with torch.device("meta"):
+        model = config.build()
+    expected = {name: ("F32", list(tensor.shape)) for name, tensor in model.state_dict().items()}
+    if expected != {name: (part.get_dtype(), list(part.get_shape())) for name, part in slices.items()}:
+        raise mismatch
+    return model

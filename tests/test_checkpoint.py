@@ -1,26 +1,61 @@
+import dataclasses
 import json
 import os
 import struct
+import sys
+import time
 
 import pytest
 import torch
-from conftest import header_for
-from safetensors.torch import save_file
+from conftest import header_for, small_network
+from safetensors.torch import save, save_file
 
 from mdrn import checkpoint
 from mdrn.checkpoint import CheckpointError, load, read_header, write_weights
 
+resource = pytest.importorskip("resource", reason="Windows has no peak memory to read")
+PEAK_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes in one unit of ru_maxrss
+
+
+def split(path):
+    """Return a file's table of contents and its tensors' bytes."""
+    raw = path.read_bytes()
+    (size,) = struct.unpack("<Q", raw[:8])
+    return json.loads(raw[8 : 8 + size]), raw[8 + size :]
+
+
+def join(path, table, body):
+    head = table if isinstance(table, bytes) else json.dumps(table).encode()
+    path.write_bytes(struct.pack("<Q", len(head)) + head + body)
+
 
 def edit_header(path, change):
     """Apply `change(fields)` to the JSON that the file's metadata holds."""
-    raw = path.read_bytes()
-    (size,) = struct.unpack("<Q", raw[:8])
-    table = json.loads(raw[8 : 8 + size])
+    table, body = split(path)
     fields = json.loads(table["__metadata__"]["mdrn"])
     change(fields)
     table["__metadata__"]["mdrn"] = json.dumps(fields)
-    head = json.dumps(table).encode()
-    path.write_bytes(struct.pack("<Q", len(head)) + head + raw[8 + size :])
+    join(path, table, body)
+
+
+def peak_bytes():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * PEAK_UNIT
+
+
+def refusal(path):
+    """Load and read a hostile file; return the line that refuses it, having checked that it cost next to nothing."""
+    lines = []
+    for read in (load, read_header):
+        began, before = time.perf_counter(), peak_bytes()
+        try:
+            read(path)
+        except CheckpointError as error:
+            lines.append(str(error))
+        assert time.perf_counter() - began < 2.0
+        assert peak_bytes() - before < 64 * 2**20
+    assert lines and str(path) in lines[0] and "\n" not in lines[0] and len(lines[0]) < 600
+    assert lines[0].isprintable()
+    return lines[0]
 
 
 def test_a_network_comes_back_from_its_file_alone(network, weights_file):
@@ -61,11 +96,46 @@ def test_files_that_are_not_ours_are_refused(tmp_path):
     [
         lambda f: f["model"].update(widths=[8, 8, 32]),
         lambda f: f["model"].update(widths=[8, 8, 10**9]),
+        lambda f: f["model"].update(widths=[100_000, 100_000]),
+        lambda f: f["model"].update(widths=[512] * 5, stages=16, blocks=16),
+        lambda f: f["model"].update(widths=[1] * 10**5),
         lambda f: f["model"].update(widths="many"),
+        lambda f: f["model"].update(widths=["8", "8", "16"]),
+        lambda f: f["model"].update(widths=[8.0, 8.0, 16.0]),
+        lambda f: f["model"].update(stages=10**9),
+        lambda f: f["model"].update(stages="2"),
+        lambda f: f["model"].update(blocks=0),
+        lambda f: f["model"].update(channels=1.0),
+        lambda f: f["model"].update(channels=True),
+        lambda f: f["model"].update(entry=2.0),
+        lambda f: f["model"].update(shared=1),
+        lambda f: f["model"].update(fusion=["cross"]),
+        lambda f: f["model"].update(activation={"relu": 1}),
         lambda f: f["model"].update(depth=3),
+        lambda f: f["model"].update(depth=None),
+        lambda f: f.update(architecture="teacher"),
+        lambda f: f.update(architecture="os.system"),
         lambda f: f.update(noise_level=[75, 0]),
         lambda f: f.update(noise_level=["a", "b"]),
+        lambda f: f.update(noise_level=[0, float("inf")]),
+        lambda f: f.update(noise_level=[float("nan"), float("nan")]),
+        lambda f: f.update(noise_level=[0, 1e9]),
+        lambda f: f.update(noise_level=[25]),
+        lambda f: f.update(noise_level=25),
         lambda f: f.pop("patches"),
+        lambda f: f.update(patches="many"),
+        lambda f: f.update(patches=-1),
+        lambda f: f.update(patches=10**4000),
+        lambda f: f.update(seed=None),
+        lambda f: f.update(id="../../etc/passwd"),
+        lambda f: f.update(id="a\nb"),
+        lambda f: f.update(id="\x1b[2J"),
+        lambda f: f.update(id=7),
+        lambda f: f.update(strategy="plain\x1b[31m"),
+        lambda f: f.update(data={"sets": "a\nb"}),
+        lambda f: f.update(data={"sets": 3}),
+        lambda f: f.update(recipe=["v0"]),
+        lambda f: f.update(recipe={"version": "x" * 10**5}),
         lambda f: f.update(extra=1),
         lambda f: f.update(sha256="0" * 64),
         lambda f: f.update(format="mdrn-weights-99"),
@@ -74,8 +144,100 @@ def test_files_that_are_not_ours_are_refused(tmp_path):
 )
 def test_headers_that_lie_are_refused(weights_file, change):
     edit_header(weights_file, change)
-    with pytest.raises(CheckpointError):
-        load(weights_file)
+    refusal(weights_file)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[" * 10**5, '{"a":' * 10**5, "[1, 2]", "1" * 10**5, '"mdrn-weights-1"', "null", "\u0000"]
+)
+def test_a_header_that_is_no_header_is_refused(weights_file, text):
+    table, body = split(weights_file)
+    table["__metadata__"]["mdrn"] = text
+    join(weights_file, table, body)
+    refusal(weights_file)
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        struct.pack("<Q", 2**64 - 1),
+        struct.pack("<Q", 2**40),
+        struct.pack("<Q", 99_000_000) + b" " * 10**6,
+        struct.pack("<Q", 2 * 10**6) + b"[" * 2 * 10**6,
+        struct.pack("<Q", 10**6) + b'{"a":' * 200_000,
+        struct.pack("<Q", 10**6) + b"[" * 10**6,
+        struct.pack("<Q", 2) + b"{}",
+        struct.pack("<Q", 4) + b"\xff\xfe{}",
+        struct.pack("<Q", 0),
+    ],
+)
+def test_lengths_that_lie_and_bombs_are_refused(tmp_path, start):
+    path = tmp_path / "bomb.safetensors"
+    path.write_bytes(start)
+    refusal(path)
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path):
+    path = tmp_path / "large.safetensors"
+    with path.open("wb") as file:
+        file.truncate(2**40)  # a sparse file: it takes no space
+    assert "256 MiB" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t: t["head.weight"].update(shape=[10**9, 10**9, 3, 3]),
+        lambda t: t["head.weight"].update(shape=[2**63, 2]),
+        lambda t: t["head.weight"].update(shape=[-1, 5]),
+        lambda t: t["head.weight"].update(shape=[0, 10**18]),
+        lambda t: t["head.weight"].update(data_offsets=[0, 2**62]),
+        lambda t: t["head.weight"].update(data_offsets=[8, 0]),
+        lambda t: t["head.weight"].update(data_offsets=t["head.bias"]["data_offsets"]),
+        lambda t: t["head.weight"].update(dtype="I32"),
+        lambda t: t["head.weight"].update(dtype="F128"),
+        lambda t: t["head.weight"].update(shape=t["head.weight"]["shape"][::-1]),
+        lambda t: t.update(other=t.pop("head.weight")),
+        lambda t: t.pop("head.weight"),
+        lambda t: t.update(empty={"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}),
+    ],
+)
+def test_tensors_that_lie_are_refused(weights_file, change):
+    table, body = split(weights_file)
+    change(table)
+    join(weights_file, table, body)
+    refusal(weights_file)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t: t.update({"head.weight": t["head.weight"].double()}),
+        lambda t: t.update({"head.weight": t["head.weight"].half()}),
+        lambda t: t.update({"head.weight": t["head.weight"].int()}),
+        lambda t: t.update(extra=torch.zeros(3)),
+        lambda t: t.pop("head.bias"),
+        lambda t: t["head.bias"].fill_(float("nan")),
+        lambda t: t["head.bias"].fill_(float("inf")),
+    ],
+)
+def test_a_right_checksum_does_not_excuse_wrong_tensors(network, tmp_path, change):
+    tensors = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    change(tensors)
+    header = dataclasses.replace(header_for(network), sha256=checkpoint.tensors_sha256(tensors))
+    path = tmp_path / "wrong.safetensors"
+    path.write_bytes(save(tensors, metadata={"mdrn": checkpoint.header_text(header)}))
+    refusal(path)
+
+
+def test_a_sparse_giant_with_a_true_table_is_refused_unread(tmp_path):
+    table = {"head.weight": {"dtype": "F32", "shape": [2**25], "data_offsets": [0, 2**27]}}
+    table["__metadata__"] = {"mdrn": checkpoint.header_text(header_for(small_network()))}
+    path = tmp_path / "giant.safetensors"
+    join(path, table, b"")
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size + 2**27)
+    refusal(path)
 
 
 def test_every_changed_tensor_byte_is_noticed(weights_file):

@@ -263,9 +263,9 @@ def pad_to_multiple(x: torch.Tensor, multiple: int) -> torch.Tensor:
     """
     for dim in (-2, -1):
         size = x.shape[dim]
-        target = -(-size // multiple) * multiple
+        target = (size + multiple - 1) // multiple * multiple  # of positive numbers: ONNX rounds towards 0
         if target != size:
-            period = max(1, 2 * (size - 1))
+            period = torch.full((1,), max(1, 2 * (size - 1)), device=x.device)  # a tensor: ONNX cannot take a scalar
             index = torch.arange(target, device=x.device) % period
             x = x.index_select(dim, torch.where(index < size, index, period - index))
     return x

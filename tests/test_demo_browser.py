@@ -1,81 +1,32 @@
 """The demo in a real browser: Debian's chromium, headless, driven by selenium. Skipped where they are not installed."""
 
 import os
-import shutil
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from test_demo_service import SINGLE, make_image, untrained_networks_released
+from demo_site import CHROMIUM, DRIVER, SINGLE, browser_is_required, make_image, start_browser, text, until
 
 import mdrn
-from demo.ui import build, launch
 from mdrn import image_io
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-SECONDS = 60
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:.*grey network"),
     pytest.mark.skipif(
-        not (CHROMIUM and DRIVER) and not os.environ.get("MDRN_REQUIRE_BROWSER"),
+        not (CHROMIUM and DRIVER) and not browser_is_required(),
         reason="needs chromium: apt-get install chromium chromium-driver",
     ),
 ]
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    with untrained_networks_released(tmp_path_factory.mktemp("weights")), pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
-        page = build()
-        _, url, _ = launch(page, server_name="127.0.0.1", prevent_thread_lock=True, quiet=True)
-        yield url
-        page.close()
-
-
 @pytest.fixture
 def browser(tmp_path):
-    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install selenium")
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1280,800"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    (tmp_path / "downloads").mkdir()
-    behaviour = {"behavior": "allow", "downloadPath": str(tmp_path / "downloads")}
-    driver.execute_cdp_cmd("Browser.setDownloadBehavior", behaviour)
+    pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install selenium")
+    driver = start_browser(tmp_path)
     yield driver
     driver.quit()
-
-
-def until(condition, what, browser=None):
-    end = time.monotonic() + SECONDS
-    while time.monotonic() < end:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.2)
-    page = f"; the page says:\n{text(browser, 'body')}" if browser else ""
-    raise AssertionError(f"{what}: not within {SECONDS} s{page}")
-
-
-def text(browser, selector):
-    return browser.execute_script(
-        "const found = document.querySelector(arguments[0]); return found ? found.innerText : ''", selector
-    )
 
 
 def open_page(browser, address, query=""):

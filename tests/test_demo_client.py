@@ -14,27 +14,16 @@ from pathlib import Path
 import gradio_client
 import numpy as np
 import pytest
+from demo_site import RANGE, SINGLE, make_image
 from gradio_client import handle_file
 from gradio_client.exceptions import AppError
-from test_demo_service import RANGE, SINGLE, make_image, untrained_networks_released
 
 import mdrn
 from demo import service
-from demo.ui import build, launch
 from mdrn import image_io
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.filterwarnings("ignore:.*grey network")
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    with untrained_networks_released(tmp_path_factory.mktemp("weights")), pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
-        page = build()
-        _, url, _ = launch(page, server_name="127.0.0.1", prevent_thread_lock=True, quiet=True)
-        yield url
-        page.close()
 
 
 def connect(address):

@@ -1,37 +1,16 @@
 """The demo's service and its private folders, without a page."""
 
-import contextlib
 import dataclasses
 import os
 
 import numpy as np
 import pytest
-import torch
+from demo_site import RANGE, SINGLE, make_image, untrained_networks_released
 
 import mdrn
 from demo import service, views
 from demo.workspace import KEEP_SECONDS, Workspace
-from mdrn import checkpoint, image_io, inference
-from mdrn.model import MDRN, ModelConfig
-
-RANGE, SINGLE = "mdrn.plain_n0-75_s0", "mdrn_tiny.plain_n25_s0"
-
-
-@contextlib.contextmanager
-def untrained_networks_released(folder):
-    """Put two untrained networks in place of the released ones: what they do is certain, if not useful."""
-    for name, levels in ((RANGE, (0.0, 75.0)), (SINGLE, (25.0, 25.0))):
-        config = ModelConfig(widths=(8, 8))
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            model = MDRN(config)
-        header = checkpoint.Header(name, config, levels, "plain", 0, 1, {}, {}, "unknown", torch.__version__)
-        checkpoint.write_weights(folder / f"{name}.safetensors", model, header)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoint, "WEIGHTS_DIR", folder)
-        inference._load.cache_clear()
-        yield
-    inference._load.cache_clear()
+from mdrn import image_io, inference
 
 
 @pytest.fixture(scope="module")
@@ -51,11 +30,6 @@ KINDS = {  # file name -> shape, dtype
     "rgb.bmp": ((37, 31, 3), "uint8"),
     "dot.png": ((1, 1), "uint8"),
 }
-
-
-def make_image(shape, dtype="uint8", seed=0):
-    values = np.random.default_rng(seed).random(shape, dtype=np.float32)
-    return values if dtype == "float32" else (values * np.iinfo(dtype).max).astype(dtype)
 
 
 @pytest.mark.parametrize("name", KINDS)

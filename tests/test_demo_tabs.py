@@ -6,7 +6,7 @@ import gradio as gr
 import numpy as np
 import pandas as pd
 import pytest
-from test_demo_service import RANGE, SINGLE, make_image, untrained_networks_released
+from demo_site import RANGE, SINGLE, make_image, untrained_networks_released
 
 from demo import benchmark_tab, compare_handlers, comparison, handlers, service
 from demo.ui import build

@@ -1,0 +1,118 @@
+"""What the demo's tests and tools share: networks whose work is certain, a served page, a browser."""
+
+import contextlib
+import os
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mdrn import checkpoint, inference
+from mdrn.model import MDRN, ModelConfig
+from mdrn.teacher import TeacherConfig
+
+RANGE, SINGLE = "mdrn.plain_n0-75_s0", "mdrn_tiny.plain_n25_s0"
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+_FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+@contextlib.contextmanager
+def untrained_networks_released(folder: Path, **more: tuple[float, float]):
+    """Put untrained networks in place of the released ones: what they do is certain, if not useful.
+
+    Args:
+        folder: an empty one.
+        more: further ids than `RANGE` and `SINGLE`, with their levels.
+    """
+    for name, levels in {RANGE: (0.0, 75.0), SINGLE: (25.0, 25.0), **more}.items():
+        write_untrained(folder, name, levels)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "WEIGHTS_DIR", folder)
+        inference._load.cache_clear()
+        yield
+    inference._load.cache_clear()
+
+
+def write_untrained(folder: Path, name: str, levels: tuple[float, float]) -> None:
+    """Write a small network with random weights under an id; what the id says is what the header says."""
+    preset, strategy = name.split(".")[0], name.split(".")[1].split("_n")[0]
+    channels = 3 if preset.endswith("_rgb") else 1
+    teacher = preset.startswith("teacher")
+    config = TeacherConfig(channels, (8, 8), 1) if teacher else ModelConfig(channels=channels, widths=(8, 8))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = config.build() if teacher else MDRN(config)
+    kind = "teacher" if teacher else "mdrn"
+    header = checkpoint.Header(name, config, levels, strategy, 0, 1, {}, {}, "unknown", torch.__version__, kind)
+    checkpoint.write_weights(folder / f"{name}.safetensors", model, header)
+
+
+@contextlib.contextmanager
+def served(folder: Path, **options):
+    """Serve the page of this process, its temporary files in `folder`, and yield its address."""
+    from demo.ui import build, launch
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(folder))
+        page = build()
+        _, url, _ = launch(page, server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, **options)
+        yield url
+        page.close()
+
+
+def start_browser(folder: Path, width: int = 1280, height: int = 800):
+    """Start chromium with an empty profile in `folder`; files it downloads go to `folder`/downloads."""
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in (*_FLAGS, f"--user-data-dir={folder / 'profile'}", f"--window-size={width},{height}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    (folder / "downloads").mkdir(exist_ok=True)
+    behaviour = {"behavior": "allow", "downloadPath": str(folder / "downloads")}
+    driver.execute_cdp_cmd("Browser.setDownloadBehavior", behaviour)
+    return driver
+
+
+def make_image(shape: tuple[int, ...], dtype: str = "uint8", seed: int = 0) -> np.ndarray:
+    """Return seeded random pixels over the whole range of a type."""
+    values = np.random.default_rng(seed).random(shape, dtype=np.float32)
+    return values if dtype == "float32" else (values * np.iinfo(dtype).max).astype(dtype)
+
+
+def text(browser, selector: str) -> str:
+    """Return the visible text of an element; empty if there is none."""
+    return browser.execute_script(
+        "const found = document.querySelector(arguments[0]); return found ? found.innerText : ''", selector
+    )
+
+
+def until(condition, what: str, browser=None, seconds: float = 60):
+    """Wait until a condition holds and return its value, or fail saying what was waited for."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.2)
+    page = f"; the page says:\n{text(browser, 'body')}" if browser else ""
+    raise AssertionError(f"{what}: not within {seconds} s{page}")
+
+
+def browser_is_required() -> bool:
+    """Whether a missing browser is a failure: `.ci/run` asks for that."""
+    return bool(os.environ.get("MDRN_REQUIRE_BROWSER"))

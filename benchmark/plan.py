@@ -1,38 +1,34 @@
-"""Plans: which networks to train, told apart by a hash of everything that decides a run, and training what is missing.
+"""Plans: which networks to train, told apart by a hash of everything that decides a run.
 
-A finished run is never done again, a killed one goes on where it stopped, and two processes never do the same one.
-`run` imports this module.
+`training` trains them and `run` shows them; both import this module.
 """
 
 from __future__ import annotations
 
-import concurrent.futures
 import dataclasses
 import itertools
-import multiprocessing
+import json
 import os
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import filelock
-import torch
+from safetensors import SafetensorError, safe_open
 
-from benchmark.report import CURVES
-from benchmark.rows import short_hash, write_atomically
+from benchmark.rows import short_hash
 from mdrn import train
-from mdrn.checkpoint import read_header
-from mdrn.data import PatchSource, read_uint8, sample_files
+from mdrn.checkpoint import SUFFIX, CheckpointError, find_weights, read_header
+from mdrn.distill import DistillConfig
 from mdrn.recipe import TrainConfig
-from mdrn.trainer import Trainer, build_criterion, draw_batch
+from mdrn.teacher import TeacherConfig
 
-RUNS = "runs"  # folder under --out with the training state; not for git
-_TIMED_STEPS = 8
+RUNS = "runs"  # folder under --out with weights and training states; not for git
+PLAIN = "plain"
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Sizes x strategies x levels x seeds, all else equal.
+    """Sizes x levels x seeds x strategies, all else equal.
 
     Args:
         name: of the preset; rows carry it.
@@ -44,7 +40,7 @@ class Plan:
         options: other fields of `TrainConfig`.
         sets: test sets; None takes what is found.
         validations: how often a run is validated, for its curve.
-        teacher: released id or file of the teacher of every strategy but 'plain'.
+        teacher: of every strategy but 'plain': a released id, a weights file, or a run that the plan trains first.
     """
 
     name: str
@@ -56,55 +52,78 @@ class Plan:
     options: Mapping[str, object]
     sets: tuple[str, ...] | None = None
     validations: int = 10
-    teacher: str | None = None
+    teacher: str | TrainConfig | None = None
 
     def configs(self) -> list[TrainConfig]:
-        """Return the configuration of every run, plain before distilled ones."""
-        grid = itertools.product(self.sizes, self.strategies, self.levels, self.seeds)
+        """Return the students' configurations, those that are trained side by side next to each other."""
+        grid = itertools.product(self.sizes, self.levels, self.seeds, self.strategies)
         return [
             TrainConfig(
                 preset=size,
                 strategy=strategy,
-                teacher=None if strategy == "plain" else self.teacher,
+                teacher=None if strategy == PLAIN else self.teacher_name,
                 noise_level=(level, level),
                 seed=seed,
                 **self.options,
             )
-            for size, strategy, level, seed in grid
+            for size, level, seed, strategy in grid
         ]
 
+    @property
+    def teacher_name(self) -> str | None:
+        """What the students' configurations say of their teacher: '{id}@{hash}', so that another one is another run.
 
-_SMOKE = {"steps": 120, "batch_size": 8, "patch_size": 48, "data": ("samples",), "warmup_steps": 10, "ema_decay": 0.98}
+        The hash is of its weights, or of the configuration of a teacher that the plan trains. A teacher that is not
+        there has none.
+        """
+        if isinstance(self.teacher, TrainConfig):
+            return f"{self.teacher.id}@{config_hash(self.teacher)}"
+        if self.teacher is None or not weights_exist(self.teacher):
+            return self.teacher
+        header = read_header(self.teacher)
+        return f"{header.id}@{header.sha256[:16]}"
+
+
+_SMOKE = {"batch_size": 8, "patch_size": 48, "data": ("samples",), "warmup_steps": 10, "ema_decay": 0.98}
+_TEACHER = "teacher.plain_n0-75_s0"
 
 PLANS: dict[str, Plan] = {
     "smoke": Plan(
         name="smoke",
         summary="tiny networks, seconds of training on bundled photographs, tested on two others: shows that all works",
         sizes=("mdrn_tiny",),
-        strategies=("plain",),
+        strategies=("plain", "hmds"),
         levels=(25.0, 50.0),
         seeds=(0,),
-        options=_SMOKE,
+        options=_SMOKE | {"steps": 100},
         sets=("samples_held_out",),
         validations=4,
+        teacher=TrainConfig(
+            preset="teacher",
+            model=TeacherConfig(widths=(16, 24, 32), blocks=1),
+            noise_level=(0.0, 75.0),
+            **_SMOKE | {"steps": 100},
+        ),
     ),
     "quick": Plan(
         name="quick",
-        summary="both sizes, short runs, one seed: an hour or two on two cores, minutes on a GPU",
+        summary="both sizes with and without HMDS, short runs, one seed: hours on two cores, minutes on a GPU",
         sizes=("mdrn_tiny", "mdrn"),
-        strategies=("plain",),
+        strategies=("plain", "hmds"),
         levels=(15.0, 25.0, 50.0),
         seeds=(0,),
         options={"steps": 3_000},
+        teacher=_TEACHER,
     ),
     "full": Plan(
         name="full",
-        summary="both sizes, full runs, three seeds: for a GPU",
+        summary="both sizes, every strategy, full runs, three seeds: for a GPU",
         sizes=("mdrn_tiny", "mdrn"),
-        strategies=("plain",),
+        strategies=("plain", "hmds_c", "hmds_n", "hmds"),
         levels=(15.0, 25.0, 50.0),
         seeds=(0, 1, 2),
         options={"steps": 40_000},
+        teacher=_TEACHER,
     ),
 }
 
@@ -116,22 +135,36 @@ class Run:
     Args:
         config: everything that decides its result.
         out: the results folder.
+        group: name of the folder in which it and the runs that share its batches are trained.
+        teacher: released id or file of its teacher, which may not be there yet; None for a plain run.
         validations: see `Plan`.
     """
 
     config: TrainConfig
     out: Path
+    group: str
+    teacher: str | None = None
     validations: int = 10
 
     @property
     def folder(self) -> Path:
-        """Where its state and weights lie; the hash of the whole configuration is in the name."""
+        """Where its weights and curve are kept; the hash of the whole configuration is in the name."""
         return self.out / RUNS / f"{self.config.id}-{config_hash(self.config)}"
+
+    @property
+    def workplace(self) -> Path:
+        """Where it is trained."""
+        return self.out / RUNS / self.group
 
     @property
     def weights(self) -> Path:
         """Its weights file, there once it is finished."""
-        return self.folder / f"{self.config.id}.safetensors"
+        return self.folder / f"{self.config.id}{SUFFIX}"
+
+    @property
+    def curve(self) -> Path:
+        """Its record of training, there once it is finished."""
+        return self.folder / f"{self.config.id}.json"
 
     @property
     def finished(self) -> bool:
@@ -139,22 +172,35 @@ class Run:
         return self.weights.is_file() and read_header(self.weights).id == self.config.id
 
     @property
-    def state(self) -> str:
-        """'done', 'started' or 'missing'."""
+    def steps_done(self) -> int:
+        """How far it is, as of its last checkpoint."""
         if self.finished:
-            return "done"
-        return "started" if (self.folder / f"{self.config.id}.state.safetensors").is_file() else "missing"
+            return self.config.steps
+        try:
+            with safe_open(self.workplace / f"{self.config.id}.state{SUFFIX}", framework="pt") as file:
+                return json.loads(file.metadata()["state"])["step"]
+        except (OSError, SafetensorError, TypeError, KeyError, ValueError):
+            return 0  # not there; if it is damaged, training it says so
 
     def lock(self) -> filelock.FileLock:
-        """Return the lock that whoever trains this run holds."""
+        """Return the lock that whoever trains this run, or one beside it, holds."""
+        self.workplace.mkdir(parents=True, exist_ok=True)
+        return filelock.FileLock(self.workplace / ".lock")
+
+    def keep(self) -> None:
+        """Move what training left behind to its own folder, the weights last: with them the run is finished."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        return filelock.FileLock(self.folder / ".lock")
+        for path in (self.curve, self.weights):
+            os.replace(self.workplace / path.name, path)
+        for path in self.workplace.glob(f"{self.config.id}.*"):
+            path.unlink()
 
     def discard(self) -> None:
         """Forget the run: the next training starts afresh."""
         with self.lock():
-            for path in self.folder.glob(f"{self.config.id}.*"):
-                path.unlink()
+            for folder in (self.folder, self.workplace):
+                for path in folder.glob(f"{self.config.id}.*"):
+                    path.unlink()
 
 
 def config_hash(config: TrainConfig) -> str:
@@ -162,94 +208,67 @@ def config_hash(config: TrainConfig) -> str:
     return short_hash({"recipe": train.RECIPE, **dataclasses.asdict(config)})
 
 
-def runs_of(plan: Plan, out: Path, only: Callable[[TrainConfig], bool] = lambda config: True) -> list[Run]:
-    """Return the runs of a plan that `only` keeps."""
-    return [Run(config, out, plan.validations) for config in plan.configs() if only(config)]
-
-
-def train_run(run: Run, root: Path | None, device: str, threads: int | None = None, quiet: bool = False) -> Path:
-    """Train one run unless it is finished, waiting for another process that is at it; keep its curve.
-
-    Returns:
-        The weights file.
-    """
-    if threads:
-        torch.set_num_threads(threads)
-    with run.lock():
-        if not run.finished:
-            train.fit(run.config, run.folder, root=root, device=device, validations=run.validations, quiet=quiet)
-        curve = run.folder / f"{run.config.id}.json"
-        if curve.is_file():
-            write_atomically(run.out / CURVES / curve.name, curve.read_text())
-    return run.weights
-
-
-def train_all(runs: list[Run], root: Path | None, device: str, jobs: int = 1, quiet: bool = False) -> None:
-    """Train what is missing, `jobs` at a time; runs that another process has in hand come last.
-
-    Raises:
-        TrainingError: if a run fails; the others' results are kept.
-    """
-    waiting = [run for run in runs if not run.finished]
-    waiting.sort(key=_in_hand)
-    if jobs == 1:
-        for run in waiting:
-            train_run(run, root, device, quiet=quiet)
-        return
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(jobs, mp_context=context, max_tasks_per_child=1) as pool:
-        futures = [pool.submit(train_run, run, root, device, threads, quiet) for run in waiting]
-        for future in concurrent.futures.as_completed(futures):
-            future.result()
-
-
-def _in_hand(run: Run) -> bool:
-    lock = run.lock()
+def weights_exist(id_or_path: str) -> bool:
+    """Whether there is such a released id or file."""
     try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        return True
-    lock.release()
-    return False
+        return bool(find_weights(id_or_path))
+    except CheckpointError:
+        return False
 
 
-def seconds_per_step(config: TrainConfig, device: str) -> float:
-    """Measure how long a step of this configuration takes here, on bundled photographs and without a trace."""
-    channels = config.model.channels
-    target = torch.device(device)
-    source = PatchSource.from_images([read_uint8(path, channels) for path in sample_files()[2:]], target)
-    trainer = Trainer(config, build_criterion(config), target)
-    warm = 3
-    for step in range(warm + _TIMED_STEPS):
-        if step == warm:
-            began = time.perf_counter()
-        trainer.train_step(*draw_batch(config, source, step))
-        trainer.check_finite()
-    return (time.perf_counter() - began) / _TIMED_STEPS
+def runs_of(plan: Plan, out: Path, only: Callable[[TrainConfig], bool] = lambda config: True) -> list[Run]:
+    """Return the runs of a plan that `only` keeps, and first the plan's own teacher if any of them needs it."""
+    kept = [config for config in plan.configs() if only(config)]
+    teacher, first = plan.teacher, []
+    if isinstance(teacher, TrainConfig):
+        run = Run(teacher, out, _group_of(teacher, None), None, plan.validations)
+        teacher = str(run.weights)
+        first = [run] if any(config.teacher for config in kept) else []
+    return first + [
+        Run(config, out, _group_of(config, plan.teacher_name), teacher if config.teacher else None, plan.validations)
+        for config in kept
+    ]
 
 
-def remaining_seconds(runs: list[Run], device: str) -> dict[str, float]:
-    """Return how long each unfinished run still takes on this machine, by its id: measured once for each size."""
-    measured: dict[str, float] = {}
-    left = {}
+def _group_of(config: TrainConfig, teacher_name: str | None) -> str:
+    """Name what the strategies of one size, level and seed share."""
+    shared = dataclasses.replace(config, strategy=PLAIN, teacher=None, distill=DistillConfig())
+    return f"{shared.id.replace(f'.{PLAIN}', '')}-{short_hash([config_hash(shared), teacher_name])}"
+
+
+def groups_of(runs: list[Run]) -> list[list[Run]]:
+    """Return the runs by what is trained side by side, in their order."""
+    groups: dict[Path, list[Run]] = {}
     for run in runs:
-        if not run.finished:
-            key = short_hash([dataclasses.asdict(run.config.model), run.config.batch_size, run.config.patch_size])
-            if key not in measured:
-                measured[key] = seconds_per_step(run.config, device)
-            left[run.config.id] = measured[key] * run.config.steps
-    return left
+        groups.setdefault(run.workplace, []).append(run)
+    return list(groups.values())
+
+
+def teacher_missing(run: Run, runs: list[Run]) -> bool:
+    """Whether a run needs a teacher that is neither there nor one of `runs`."""
+    return bool(run.teacher) and run.teacher not in {str(r.weights) for r in runs} and not weights_exist(run.teacher)
 
 
 def describe(plan: Plan, runs: list[Run], left: Mapping[str, float], jobs: int) -> str:
-    """Return the plan as text: every run, whether it is done, and the time that is left."""
+    """Return the plan as text: every run, whether it is done, the time that is left, and what is missing for it."""
     lines = [f"plan {plan.name}: {len(runs)} runs, {sum(run.finished for run in runs)} done"]
     for run in runs:
-        time_left = f", about {duration(left[run.config.id])}" if run.config.id in left else ""
-        lines.append(f"  {run.config.id}: {run.state}, {run.config.steps} steps{time_left}")
+        done, steps = run.steps_done, run.config.steps
+        if run.finished:
+            state = "done"
+        elif teacher_missing(run, runs):
+            state = "waits for its teacher"
+        else:
+            state = f"at step {done} of {steps}" if done else f"missing, {steps} steps"
+        share = f", about {duration(left[run.config.id])}" if run.config.id in left else ""
+        lines.append(f"  {run.config.id}: {state}{share}")
+    waiting = sum(teacher_missing(run, runs) and not run.finished for run in runs)
+    if waiting:
+        lines.append(
+            f"  missing: the teacher {plan.teacher}, which is neither released nor a file; {waiting} runs need it"
+        )
     if left:
-        at_once = f" ({jobs} at a time share the machine)" if jobs > 1 else ""
+        at_once = f" ({jobs} groups at a time share the machine)" if jobs > 1 else ""
         lines.append(f"  training left: about {duration(sum(left.values()))}, measured here{at_once}")
     return "\n".join(lines)
 

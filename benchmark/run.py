@@ -46,9 +46,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--methods", metavar="M", nargs="+", help="names, patterns ('mdrn_tiny*') or weights files; default: all")
     add("--sets", metavar="SET", nargs="+", help="test sets; default: those found, else the bundled samples")
     add("--only", metavar="RUN", nargs="+", help="with --preset: train these runs alone, ids or patterns")
+    add("--teacher", metavar="T", help="with --preset: released id or weights file; default: the plan's")
     add("--seeds", metavar="S", type=int, nargs="+", help="with --preset: training seeds")
     add("--noise-seed", type=int, default=0, help="seed of the benchmark's noise; default: 0, the literature's")
-    add("--jobs", type=int, default=1, help="with --preset: networks trained at once")
+    add("--jobs", type=int, default=1, help="with --preset: groups of networks trained at once")
     add("--device", default="cpu", help="cpu or cuda; default: cpu")
     add("--lpips", choices=("alex", "squeeze", "none"), default="alex", help="trunk of LPIPS; default: alex")
     add("--force", action="store_true", help="evaluate again what has rows already, and compare")
@@ -85,7 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _check(options: argparse.Namespace) -> None:
     if not options.preset:
-        for name in ("only", "seeds", "retrain"):
+        for name in ("only", "seeds", "teacher", "retrain"):
             if getattr(options, name):
                 raise UsageError(f"--{name} needs --preset {'|'.join(_PRESETS)}")
     for level in options.levels or []:
@@ -144,9 +145,15 @@ def _plan(options: argparse.Namespace, out: Path, root: Path | None) -> list:
     """Print the plan of a preset and return its runs; no preset has none."""
     if not options.preset:
         return []
+    import dataclasses
+
     from benchmark import plan as planning
+    from benchmark.training import remaining_seconds
 
     plan = planning.PLANS[options.preset]
+    if options.teacher:
+        planning.read_header(options.teacher)
+        plan = dataclasses.replace(plan, teacher=options.teacher)
 
     def keep(config) -> bool:
         return (
@@ -159,7 +166,7 @@ def _plan(options: argparse.Namespace, out: Path, root: Path | None) -> list:
     if not runs:
         ids = ", ".join(config.id for config in plan.configs())
         raise UsageError(f"--preset {plan.name}: --only, --levels and --seeds leave no run of {ids}")
-    left = planning.remaining_seconds(runs, options.device)
+    left = remaining_seconds(runs, options.device)
     print(planning.describe(plan, runs, left, options.jobs), flush=True)
     return runs
 
@@ -167,24 +174,28 @@ def _plan(options: argparse.Namespace, out: Path, root: Path | None) -> list:
 def _train(options: argparse.Namespace, runs: list, root: Path | None) -> None:
     if not runs:
         return
-    from benchmark import plan as planning
+    from benchmark.training import check_teachers, train_all
 
     if options.retrain:
+        check_teachers(runs, runs)
         for run in runs:
             run.discard()
-    planning.train_all(runs, root, options.device, options.jobs, options.quiet)
+    train_all(runs, root, options.device, options.jobs, options.quiet)
 
 
 def _wanted(options: argparse.Namespace, runs: list, sets: list[str]) -> list:
     """List the evaluations: released networks without a preset, the plan's with one; and methods without weights."""
     import mdrn
     from benchmark import jobs, methods
+    from benchmark.plan import weights_exist
 
     files = [name for name in options.methods or [] if name.endswith(".safetensors")]
     patterns = [name for name in options.methods or [] if name not in files]
     available = methods.without_weights()
     if options.preset:
-        available += methods.networks([run.weights for run in runs], options.preset)
+        teachers = [run.teacher for run in runs if run.teacher and weights_exist(run.teacher)]  # measured like students
+        weights = dict.fromkeys([*teachers, *(str(run.weights) for run in runs)])
+        available += [methods.network(name, options.preset) for name in weights]
     else:
         available += methods.networks(mdrn.list_models(), "released")
     everything = not options.methods
@@ -192,7 +203,7 @@ def _wanted(options: argparse.Namespace, runs: list, sets: list[str]) -> list:
     estimator = everything or any(fnmatch.fnmatch(rows.ESTIMATOR, pattern) for pattern in patterns)
     levels = tuple(options.levels) if options.levels else None
     if options.preset and levels is None:
-        levels = tuple(sorted({run.config.noise_level[0] for run in runs})) or None
+        levels = tuple(sorted({low for low, high in (run.config.noise_level for run in runs) if low == high})) or None
     return jobs.wanted_jobs(chosen, sets, levels, bool(options.sets), estimator and options.preset is None)
 
 
@@ -250,6 +261,7 @@ def _one_line(error: Exception) -> str | None:
         ("mdrn.trainer", "TrainingError"),
         ("benchmark.evaluate", "EvaluationError"),
         ("benchmark.jobs", "MethodError"),
+        ("benchmark.training", "PlanError"),
     ):
         if module in sys.modules:
             known.append(getattr(sys.modules[module], name))

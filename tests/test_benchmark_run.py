@@ -73,22 +73,25 @@ def test_smoke_trains_tests_and_stays_out_of_results(tmp_path, monkeypatch, caps
 
     from benchmark import plan
 
-    short = plan.PLANS["smoke"].options | {"steps": 4, "batch_size": 2, "patch_size": 16}
-    monkeypatch.setitem(plan.PLANS, "smoke", dataclasses.replace(plan.PLANS["smoke"], options=short, validations=1))
-    options = ["--preset", "smoke", "--quiet", "--methods", "noisy", "mdrn*"]
+    smoke, short = plan.PLANS["smoke"], {"steps": 4, "batch_size": 2, "patch_size": 16}
+    teacher = dataclasses.replace(smoke.teacher, **short)
+    shorter = dataclasses.replace(smoke, options=smoke.options | short, validations=1, teacher=teacher)
+    monkeypatch.setitem(plan.PLANS, "smoke", shorter)
+    options = ["--preset", "smoke", "--quiet", "--methods", "noisy", "mdrn*", "teacher*"]
     assert run.main(options) == 0
     out = tmp_path / "runs" / "smoke"
     loaded = results.load(out)
-    assert set(loaded.final.method) == {"noisy", "mdrn_tiny.plain_n25_s0", "mdrn_tiny.plain_n50_s0"}
+    students = {f"mdrn_tiny.{strategy}_n{level}_s0" for strategy in ("plain", "hmds") for level in (25, 50)}
+    assert set(loaded.final.method) == {"noisy", "teacher.plain_n0-75_s0", *students}
     assert set(loaded.images["set"]) == {"samples_held_out"}
     assert loaded.plans == ["smoke"]
-    assert "Plan `smoke`" in (out / "README.md").read_text()
-    assert sorted(p.name for p in (out / "curves").iterdir())[0] == "mdrn_tiny.plain_n25_s0.json"
+    assert "### Plain and distilled, awgn" in (out / "README.md").read_text()
+    assert {p.stem for p in (out / "curves").iterdir()} == {"teacher.plain_n0-75_s0", *students}
     assert not (tmp_path / "results").exists()
     capsys.readouterr()
     assert run.main(options) == 0  # nothing is trained or evaluated again
     said = capsys.readouterr().out
-    assert "2 runs, 2 done" in said
+    assert "5 runs, 5 done" in said
     assert "0 to do" in said
 
 
@@ -107,6 +110,8 @@ BAD = {
     "data root": (["--data-root", "nowhere"], "nowhere: expected a folder of image sets"),
     "jobs": (["--jobs", "0"], "--jobs: expected at least 1"),
     "device": (["--device", "abacus"], "--device: expected cpu or cuda, got 'abacus'"),
+    "teacher": (["--preset", "smoke", "--teacher", "gone"], "gone: expected a released id"),
+    "no teacher": (["--preset", "quick", "--only", "*hmds_n50*"], "its teacher teacher.plain_n0-75_s0 is neither"),
     "only without preset": (["--only", "mdrn*"], "--only needs --preset"),
     "no run left": (["--preset", "smoke", "--only", "x"], "--only, --levels and --seeds leave no run of mdrn_tiny"),
     "out is a file": (["--out", "file", *FAST], "file"),

@@ -1,4 +1,4 @@
-"""The MDRN network: a chain of degrade-and-reconstruct stages that removes noise progressively. Imports torch alone.
+"""The MDRN network: a chain of degrade-and-reconstruct stages that removes noise progressively.
 
 Every denoiser here obeys one contract: `model(noisy, sigma) -> restored`, BCHW in [0, 1] units, any height and width,
 `sigma` a float or a (B,) tensor in the same units, output not clipped.
@@ -12,6 +12,8 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from mdrn.hub import OnHub
 
 _ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
 _FUSIONS = ("input", "cross")
@@ -137,7 +139,7 @@ class Stage(nn.Module):
         return features
 
 
-class MDRN(nn.Module):
+class MDRN(nn.Module, OnHub):
     """Multiple Degradation and Reconstruction Network.
 
     A head lifts the noisy image and its sigma map to features; a chain of stages refines them; after each stage a tail

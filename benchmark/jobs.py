@@ -67,11 +67,13 @@ def choose_sets(root: Path | None, asked: list[str] | None) -> tuple[list[str], 
             if name not in testsets.SETS:
                 raise DataError(f"--sets: expected some of {', '.join(testsets.SETS)}, got {name!r}")
             if testsets.SETS[name].folder and testsets.find_folder(name, root) is None:
-                raise DataError(f"{name}: not found in {root or 'any data root'}; give --data-root or set MDRN_DATA")
+                raise DataError(
+                    f"{name}: not found in {root or 'any data root'}; give --data-root, set MDRN_DATA, or --fetch it"
+                )
         return asked, f"test sets: {', '.join(asked)}"
     found, absent = testsets.sets_found(root)
     if not found:
-        where = f"no test set found in {root}" if root else "no data root given (--data-root or MDRN_DATA)"
+        where = f"no test set found in {root}" if root else "no data root given (--data-root or MDRN_DATA, or --fetch)"
         return ["samples", "samples_rgb"], f"{where}: evaluating on scikit-image's bundled photographs"
     missing = f"; not found: {', '.join(absent)}" if absent else ""
     return found, f"test sets in {root}: {', '.join(found)}{missing}"

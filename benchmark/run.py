@@ -37,6 +37,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--data-root", metavar="DIR", help="folder of image sets (Set12, BSD68, Urban100, ...); default: MDRN_DATA")
     add(
+        "--fetch",
+        metavar="HOST",
+        nargs="?",
+        const=True,
+        help="first download the images that are missing, into the data root or else a cache; default host: GitHub",
+    )
+    add(
         "--out", metavar="DIR", help=f"rows, tables and figures; default: {_DEFAULT_OUT}, runs/smoke for --preset smoke"
     )
     add(
@@ -110,6 +117,8 @@ def _benchmark(options: argparse.Namespace, out: Path) -> int:
     if options.device != "cpu" and not torch.cuda.is_available():
         raise UsageError(f"--device {options.device}: torch sees no GPU here; use cpu")
     root = data_root(options.data_root)
+    if options.fetch:
+        root = _fetch(options, root)
     runs = _plan(options, out, root)
     planned_sets = None
     if options.preset:
@@ -141,6 +150,28 @@ def _benchmark(options: argparse.Namespace, out: Path) -> int:
     return max(code, _compare(earlier, out)) if options.force else code
 
 
+def _fetch(options: argparse.Namespace, root: Path | None) -> Path:
+    """Download what is missing, or say what would be; return the data root."""
+    from benchmark import fetch
+
+    training = bool(options.preset) and _trains_on_bsds(options.preset)
+    root = root or fetch.cache_folder()
+    folders = fetch.folders_of(options.sets, training)
+    missing = {folder: len(fetch.missing_images(folder, root)) for folder in folders}
+    listed = ", ".join(f"{folder} {count}" for folder, count in missing.items() if count)
+    print(f"images missing in {root}: {listed or 'none'}", flush=True)
+    if not options.dry_run:
+        root.mkdir(parents=True, exist_ok=True)
+        fetch.fetch(folders, root, fetch.HOST if options.fetch is True else options.fetch, options.quiet)
+    return root
+
+
+def _trains_on_bsds(preset: str) -> bool:
+    from benchmark.plan import PLANS
+
+    return any("bsds" in config.data for config in PLANS[preset].configs())
+
+
 def _plan(options: argparse.Namespace, out: Path, root: Path | None) -> list:
     """Print the plan of a preset and return its runs; no preset has none."""
     if not options.preset:
@@ -149,10 +180,11 @@ def _plan(options: argparse.Namespace, out: Path, root: Path | None) -> list:
 
     from benchmark import plan as planning
     from benchmark.training import remaining_seconds
+    from mdrn.checkpoint import read_header
 
     plan = planning.PLANS[options.preset]
     if options.teacher:
-        planning.read_header(options.teacher)
+        read_header(options.teacher)
         plan = dataclasses.replace(plan, teacher=options.teacher)
 
     def keep(config) -> bool:
@@ -174,8 +206,11 @@ def _plan(options: argparse.Namespace, out: Path, root: Path | None) -> list:
 def _train(options: argparse.Namespace, runs: list, root: Path | None) -> None:
     if not runs:
         return
+    from benchmark import testsets
     from benchmark.training import check_teachers, train_all
 
+    if _trains_on_bsds(options.preset) and (options.retrain or not all(run.finished for run in runs)):
+        testsets.check_training(root)
     if options.retrain:
         check_teachers(runs, runs)
         for run in runs:

@@ -1,7 +1,8 @@
-"""The test images: where they lie, and proof that they are the ones everybody else uses.
+"""The images: where they lie, and proof that they are the ones everybody else uses.
 
-Decoded pixels are compared with `facts/pixels.csv`, so PNG, BMP and lossless WebP of the same image all pass, under
-any file name. `evaluate` and `run` import this module; `datasets` and Pillow are imported when a set is loaded.
+Decoded pixels of test images are compared with `facts/pixels.csv`, so PNG, BMP and lossless WebP of the same image all
+pass, under any file name; of BSDS500, which is trained on, the bytes of the JPEG files with `facts/bsds500.csv`.
+`evaluate`, `fetch` and `run` import this module; `datasets` and Pillow are imported when a set is loaded.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mdrn.data import DATA_ROOT_VARIABLE, DataError, read_uint8, sample_files
+from mdrn.data import DATA_ROOT_VARIABLE, SUFFIXES, DataError, bsds500_excluded, read_uint8, sample_files
 
 FACTS = Path(__file__).parent / "facts"
+TRAINING_SET = "BSDS500"
 HELD_OUT_SAMPLES = 2  # the first samples are never trained on, see mdrn.data.training_files
 _NAMED = 5  # images named in an error before "and N more"
 
@@ -82,6 +84,54 @@ def expected_pixels(folder: str) -> dict[str, tuple[str, str]]:
         return {row["name"]: (row["mode"], row["sha256"]) for row in csv.DictReader(file) if row["set"] == folder}
 
 
+@functools.cache
+def expected_bytes() -> dict[str, str]:
+    """Return {'train/100075.jpg': SHA-256 of the file} of the BSDS500 images that are trained or validated on."""
+    with (FACTS / "bsds500.csv").open(newline="") as file:
+        return {row["file"]: row["sha256"] for row in csv.DictReader(file)}
+
+
+def check_pixels(path: Path, folder: str, name: str) -> None:
+    """See that a file decodes to the pixels of a test image.
+
+    Raises:
+        DataError: if it does not.
+    """
+    mode, expected = expected_pixels(folder)[name]
+    found = hashlib.sha256(read_uint8(path, 3 if mode == "RGB" else 1).tobytes()).hexdigest()
+    if found != expected:
+        raise DataError(f"{folder}/{name}: expected pixels with SHA-256 {expected[:16]}..., got {found[:16]}...")
+
+
+def check_training(root: Path | None) -> None:
+    """See that BSDS500 is there, byte for byte; the images that test sets contain may be there too, nobody reads them.
+
+    Raises:
+        DataError: if an image is wrong, missing or extra; all are named.
+    """
+    folder = locate(TRAINING_SET, root) if root else None
+    if folder is None:
+        raise DataError(f"expected {TRAINING_SET} in {root or 'a data root'}; give --data-root, or --fetch to download")
+    found = {f"{p.parent.name}/{p.name}": p for p in sorted(folder.rglob("*")) if p.suffix.lower() in SUFFIXES}
+    expected = expected_bytes()
+    faults = {
+        "wrong or corrupt": [
+            name
+            for name, path in found.items()
+            if name in expected and hashlib.sha256(path.read_bytes()).hexdigest() != expected[name]
+        ],
+        "missing": [name for name in expected if name not in found],
+        "extra": [name for name in found if name not in expected and name not in bsds500_excluded()],
+    }
+    if any(faults.values()):
+        raise DataError(f"{folder}: not the {TRAINING_SET} of the recipe: {_describe(faults)}; get those again")
+
+
+def locate(folder: str, root: Path) -> Path | None:
+    """Return a folder under the data root whatever the case of its name; None if it is not there."""
+    return next((p for p in sorted(root.glob("*")) if p.is_dir() and p.name.lower() == folder.lower()), None)
+
+
 def find_folder(name: str, root: Path | None) -> Path | None:
     """Return the folder of a set under the data root, upper or lower case; None if it is not there.
 
@@ -93,7 +143,7 @@ def find_folder(name: str, root: Path | None) -> Path | None:
         return None
     if not root.is_dir():
         raise DataError(f"{root}: expected a folder of image sets, got none; check --data-root or {DATA_ROOT_VARIABLE}")
-    return next((p for p in sorted(root.iterdir()) if p.is_dir() and p.name.lower() == folder.lower()), None)
+    return locate(folder, root)
 
 
 def sets_found(root: Path | None) -> tuple[list[str], list[str]]:

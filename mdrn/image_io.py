@@ -158,9 +158,9 @@ def check_target(path: str | Path, like: ImageFile | None = None, pages: int = 1
             raise ImageFileError(f"{path}: expected a file name, got a folder; add a file name")
         if target.exists() and not overwrite:
             raise ImageFileError(f"{path}: exists already; choose another name or allow overwriting")
-        folder = Path(os.path.realpath(path)).parent
-        if folder.exists() and not os.access(folder, os.W_OK):
-            raise ImageFileError(f"{path}: its folder is read-only; choose another, or allow writing to it")
+        folder = next(parent for parent in Path(os.path.realpath(path)).parents if parent.exists())
+        if not folder.is_dir() or not os.access(folder, os.W_OK):
+            raise ImageFileError(f"{path}: {folder} is no folder, or a read-only one; choose another place")
     if like:
         image_encode.check_can_hold(like.pixels, kind, pages)
     return kind

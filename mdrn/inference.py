@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import numbers
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,9 @@ from mdrn import checkpoint, noise
 from mdrn.noise import estimate_noise_level
 
 DTYPES = ("uint8", "uint16", "float16", "float32", "float64")
+_UNKNOWN_WIDTH = 64  # for networks that do not say how many channels they work with
 _MIN_TILE, _MAX_TILE = 128, 1024
+_BLEND_VALUES = 2**20  # mixed at once, so that no float copy of a whole image is made
 _BYTES_PER_PIXEL = 14  # working set per tile pixel, head channel and byte of float32, measured on the presets
 
 
@@ -61,7 +64,9 @@ def denoise(
         image: (H, W) grey, (H, W, 2) grey with alpha, (H, W, 3) RGB or (H, W, 4) RGBA; uint8, uint16, or float in
             [0, 1] units; any size from 1x1. Alpha is returned as it came.
         noise_level: standard deviation on the 8-bit scale, 0 to 75, also for 16 bit and float; None estimates it.
-        model: released id, weights file, or a network; None takes the released range network.
+        model: released id, weights file, or a network: a torch module or anything else that obeys the same contract,
+            `network(noisy, sigma)` with `stride`, `receptive_field_radius` and `config.channels`; None takes the
+            released range network.
         **options: see `restore`.
 
     Returns:
@@ -112,8 +117,8 @@ def restore(
     _check_image(image)
     if not 0.0 <= strength <= 1.0:
         raise ValueError(f"strength: expected 0 to 1, got {strength!r}")
-    if tile is not None and tile < 1:
-        raise ValueError(f"tile: expected at least 1 pixel, got {tile!r}")
+    if tile is not None and not (isinstance(tile, numbers.Integral) and tile >= 1):
+        raise ValueError(f"tile: expected a whole number of at least 1 pixel, got {tile!r}")
     planes = image[..., None] if image.ndim == 2 else image
     colours = planes.shape[2] - (planes.shape[2] in (2, 4))
     network = _network(model, colours, noise_level, device)
@@ -157,8 +162,13 @@ def blend(image: np.ndarray, restored: np.ndarray, strength: float) -> np.ndarra
         return restored
     if strength == 0.0:
         return image.copy()
-    mixed = image + np.float32(strength) * (restored.astype(np.float32) - image)
-    return (np.round(mixed) if image.dtype.kind == "u" else mixed).astype(image.dtype)
+    mixed = np.empty_like(image)
+    rows = max(1, _BLEND_VALUES // (image.size // len(image)))
+    for top in range(0, len(image), rows):
+        band = slice(top, top + rows)
+        part = image[band] + np.float32(strength) * (restored[band].astype(np.float32) - image[band])
+        mixed[band] = np.round(part) if image.dtype.kind == "u" else part
+    return mixed
 
 
 def default_model(channels: int) -> str:
@@ -187,6 +197,8 @@ def _network(
 ) -> nn.Module:
     if isinstance(model, nn.Module):
         return model.to(device) if device else model
+    if model is not None and not isinstance(model, str | Path):
+        return model
     if noise_level is not None:
         noise.check_noise_level(noise_level)
     return _load(str(model) if model is not None else default_model(channels), device or "cpu")
@@ -242,7 +254,7 @@ class _Window:
     inner: tuple[slice, slice]  # the core, in the crop
 
 
-def _windows(shape: tuple[int, int], network: nn.Module, tile: int | None):
+def _windows(shape: tuple[int, int], network: nn.Module, tile: int | None) -> Iterator[_Window]:
     stride = network.stride
     halo = -(-network.receptive_field_radius // stride) * stride
     side = tile or _tile_from_memory(network, halo)
@@ -264,7 +276,8 @@ def _tile_from_memory(network: nn.Module, halo: int) -> int:
     import psutil
 
     budget = min(psutil.virtual_memory().available // 4, 400 * 2**20)
-    pixels = budget / (_BYTES_PER_PIXEL * 4 * network.config.widths[0] / network.config.entry**2)
+    width, entry = getattr(network.config, "widths", (_UNKNOWN_WIDTH,))[0], getattr(network.config, "entry", 1)
+    pixels = budget / (_BYTES_PER_PIXEL * 4 * width / entry**2)
     return int(min(_MAX_TILE, max(_MIN_TILE, pixels**0.5 - 2 * halo)))
 
 
@@ -274,12 +287,15 @@ def _run_window(
     crop = planes[window.crop][..., group]
     scale = np.iinfo(crop.dtype).max if crop.dtype.kind == "u" else 1
     values = np.ascontiguousarray(crop.transpose(2, 0, 1), dtype=np.float32) / np.float32(scale)
-    device = next(network.parameters()).device
+    device = next(network.parameters()).device if isinstance(network, nn.Module) else "cpu"
     noisy = torch.from_numpy(values)[None].to(device, memory_format=torch.channels_last)
     with torch.inference_mode():
         images = network.progressive(noisy, sigma) if stages else [network(noisy, sigma)]
         rows, columns = window.inner
-        return [image[0, :, rows, columns].permute(1, 2, 0).float().cpu().numpy() for image in images]
+        cores = [image[0, :, rows, columns].permute(1, 2, 0).float().cpu().numpy() for image in images]
+    if not all(np.isfinite(core).all() for core in cores):
+        raise ValueError(f"model: {_name(network)} gave NaN or infinity; its weights or its precision do not fit")
+    return cores
 
 
 def _to_dtype(restored: np.ndarray, dtype: np.dtype) -> np.ndarray:

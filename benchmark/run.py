@@ -204,15 +204,16 @@ def _plan(options: argparse.Namespace, out: Path, root: Path | None) -> list:
 
 
 def _train(options: argparse.Namespace, runs: list, root: Path | None) -> None:
-    if not runs:
+    unfinished = runs if options.retrain else [run for run in runs if not run.finished]
+    if not unfinished:
         return
     from benchmark import testsets
     from benchmark.training import check_teachers, train_all
 
-    if _trains_on_bsds(options.preset) and (options.retrain or not all(run.finished for run in runs)):
+    check_teachers(unfinished, runs)
+    if any("bsds" in run.config.data for run in unfinished):
         testsets.check_training(root)
     if options.retrain:
-        check_teachers(runs, runs)
         for run in runs:
             run.discard()
     train_all(runs, root, options.device, options.jobs, options.quiet)

@@ -55,7 +55,7 @@ def test_force_measures_again_and_compares(tmp_path, capsys):
 def test_without_data_the_samples_are_used_and_it_says_so(capsys):
     assert run.main(["--dry-run", "--quiet"]) == 0
     said = capsys.readouterr().out
-    assert "no data root given (--data-root or MDRN_DATA, or --fetch): evaluating on scikit-image's bundled photographs" in said
+    assert "no data root given (--data-root or MDRN_DATA, or --fetch): evaluating on scikit-image's bundled" in said
     assert "samples 15 small.plain_n0-75_s0\n" in said
     assert "samples 75 estimate_noise_level" in said
     assert "samples_rgb" not in said  # no colour network

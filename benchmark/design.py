@@ -66,7 +66,7 @@ class Candidate:
             shares = [(1.0 - self.then_share, self.options), (self.then_share, self.options | self.then)]
         configs = []
         for number, (share, changed) in enumerate(shares):
-            options = {"noise_level": LEVELS, "seed": number, **changed}
+            options = {"noise_level": LEVELS, "cycle": number, **changed}
             batch, patch = options.get("batch_size", 16), options.get("patch_size", 64)
             equal = round(steps * share * 16 * 64**2 / (batch * patch**2))
             configs.append(TrainConfig(preset=name, model=self.model, steps=equal, **options))
@@ -137,9 +137,10 @@ def run_one(study: str, name: str, steps: int, runs: str, root: str | None) -> s
     for config in STUDIES[study][name].configs(name, steps):
         if weights:
             config = dataclasses.replace(config, init_from=str(weights))
-        weights = out / f"{config.id}.safetensors"
+        folder = out / str(config.cycle) if config.cycle else out
+        weights = folder / f"{config.id}.safetensors"
         if not weights.with_suffix(".json").exists():
-            fit(config, out, root=root, validations=4, quiet=True)
+            fit(config, folder, root=root, validations=4, quiet=True)
     return str(weights.with_suffix(".json"))
 
 

@@ -39,6 +39,7 @@ class TrainConfig:
         ema_decay: of the weights' running mean, which is what is released.
         bf16: whether convolutions run in bfloat16 (autocast).
         init_from: released id or file whose weights start the run; None draws them from the seed.
+        cycle: number of the run in a chain of runs that start from each other's weights; each sees other batches.
         model: the network; None takes the preset's.
 
     Raises:
@@ -66,6 +67,7 @@ class TrainConfig:
     ema_decay: float = 0.999
     bf16: bool = True
     init_from: str | None = None
+    cycle: int = 0
     model: ModelConfig | TeacherConfig | None = None
 
     def __post_init__(self) -> None:

@@ -78,8 +78,8 @@ def fit_together(
 ) -> list[Path]:
     """Train networks side by side on the same batches, their teacher's passes shared.
 
-    Each one's weights are, to the byte, those of a run of its own. What they share must be equal: seed, steps, batch
-    and patch size, noise level, training sets and channels.
+    Each one's weights are, to the byte, those of a run of its own. What they share must be equal: seed, cycle, steps,
+    batch and patch size, noise level, training sets and channels.
 
     Args:
         configs: what to train.
@@ -149,7 +149,7 @@ def fit_together(
 
 
 def _check_shared(configs: Sequence[TrainConfig]) -> TrainConfig:
-    names = ("seed", "steps", "batch_size", "patch_size", "noise_level", "data", "bf16")
+    names = ("seed", "cycle", "steps", "batch_size", "patch_size", "noise_level", "data", "bf16")
     for config in configs[1:]:
         for name in names:
             if getattr(config, name) != getattr(configs[0], name):

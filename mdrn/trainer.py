@@ -1,6 +1,6 @@
 """One run's state: built from its configuration, stepped, saved and resumed to the byte. `train` drives it.
 
-All randomness of step k comes from generators seeded by (seed, k), so a checkpoint holds no generator state and two
+All randomness of step k comes from generators seeded by (seed, k, cycle), so a checkpoint holds no generator state and two
 runs of one seed see the same patches and noise.
 """
 
@@ -71,15 +71,18 @@ def _width(config: ModelConfig | TeacherConfig, feature: str) -> int:
     return config.widths[int(feature.rpartition("scale")[2]) - 1]
 
 
-def step_generator(seed: int, step: int, device: torch.device, stream: int = 0) -> torch.Generator:
+def step_generator(config: TrainConfig, step: int, device: torch.device, stream: int = 0) -> torch.Generator:
     """Return the generator of one step: stream 0 for patches, levels and noise in this order, 1 for the criterion."""
-    state = np.random.SeedSequence([seed, step, stream] if stream else [seed, step]).generate_state(1, np.uint64)[0]
+    entropy = [config.seed, step, stream, config.cycle]
+    while len(entropy) > 2 and not entropy[-1]:
+        entropy.pop()
+    state = np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]
     return torch.Generator(device).manual_seed(int(state) & (2**63 - 1))
 
 
 def draw_batch(config: TrainConfig, source: PatchSource, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Draw a step's clean patches (B, C, P, P), their noisy versions (channels last) and their sigma (B,)."""
-    generator = step_generator(config.seed, step, source.pixels.device)
+    generator = step_generator(config, step, source.pixels.device)
     clean = source.draw(config.batch_size, config.patch_size, generator)
     low, high = (noise.to_sigma(level) for level in config.noise_level)
     uniform = torch.rand(config.batch_size, generator=generator, device=clean.device)
@@ -132,7 +135,7 @@ class Trainer:
     def train_step(self, clean: torch.Tensor, noisy: torch.Tensor, sigma: torch.Tensor) -> None:
         """Take one step on what `draw_batch` returned for it; `loss` stays on the device."""
         self.scheduler.step_update(self.step)
-        generator = step_generator(self.config.seed, self.step, self.device, stream=1)
+        generator = step_generator(self.config, self.step, self.device, stream=1)
         self.criterion.begin_step(generator, self.step / self.config.steps)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16):
             terms = self.criterion(self.model, noisy, clean, sigma)

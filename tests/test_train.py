@@ -162,8 +162,9 @@ def test_batches_depend_on_seed_and_step_alone():
     assert not torch.equal(trainer.draw_batch(run, source, 3)[0], trainer.draw_batch(run, source, 4)[0])
     sigma = torch.cat([trainer.draw_batch(run, source, step)[2] for step in range(200)])
     assert 0 <= sigma.min() < 0.01 and 0.28 < sigma.max() <= 75 / 255
-    other = dataclasses.replace(run, seed=1)
-    assert not torch.equal(trainer.draw_batch(run, source, 3)[0], trainer.draw_batch(other, source, 3)[0])
+    for changed in ({"seed": 1}, {"cycle": 1}):
+        other = dataclasses.replace(run, **changed)
+        assert not torch.equal(trainer.draw_batch(run, source, 3)[0], trainer.draw_batch(other, source, 3)[0])
 
 
 def test_patches_are_crops_under_the_eight_symmetries():

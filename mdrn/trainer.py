@@ -1,7 +1,7 @@
 """One run's state: built from its configuration, stepped, saved and resumed to the byte. `train` drives it.
 
-All randomness of step k comes from generators seeded by (seed, k, cycle), so a checkpoint holds no generator state and two
-runs of one seed see the same patches and noise.
+All randomness of step k comes from generators seeded by (seed, k, cycle), so a checkpoint holds no generator state and
+two runs of one seed and cycle see the same patches and noise.
 """
 
 from __future__ import annotations

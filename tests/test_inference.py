@@ -1,3 +1,5 @@
+import tracemalloc
+import types
 import warnings
 
 import numpy as np
@@ -148,6 +150,15 @@ def test_strength_blends_without_the_network(network):
         assert np.abs(middle - mean).max() <= (0.5 if np.dtype(dtype).kind == "u" else 1e-3)
 
 
+def test_a_mixture_makes_no_float_copy_of_the_image():
+    image, restored = np.full((3000, 4000), 10, np.uint8), np.full((3000, 4000), 20, np.uint8)
+    tracemalloc.start()
+    mixed = blend(image, restored, 0.5)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (mixed == 15).all() and peak < image.nbytes + 2**25
+
+
 def test_stages_are_the_networks_progress(network):
     image = make((37, 31), "uint8")
     result = restore(image, 25, network, stages=True)
@@ -176,7 +187,9 @@ def test_images_that_do_not_fit_are_refused(network, image, message):
         denoise(image, 25, network)
 
 
-@pytest.mark.parametrize("options", [{"noise_level": 76}, {"noise_level": -1}, {"strength": 1.5}, {"tile": 0}])
+@pytest.mark.parametrize(
+    "options", [{"noise_level": 76}, {"noise_level": -1}, {"strength": 1.5}, {"tile": 0}, {"tile": 64.5}]
+)
 def test_options_out_of_range_are_refused(network, image, options):
     with pytest.raises(ValueError, match=next(iter(options))):
         restore(image, **({"noise_level": 25, "model": network} | options))
@@ -192,6 +205,29 @@ def test_networks_of_other_makes_work():
     """The contract is enough: forward, stride, receptive_field_radius and config.channels."""
     network = small_network(channels=3)
     assert restore(make((9, 9, 3), "uint8"), 25, network).model == "MDRN"
+
+
+class Shift:
+    """A denoiser that is no torch module and says no more of itself than the contract asks for."""
+
+    stride, receptive_field_radius, config = 1, 3, types.SimpleNamespace(channels=1)
+
+    def __call__(self, noisy, sigma):
+        return noisy + sigma
+
+
+def test_what_obeys_the_contract_need_not_be_a_torch_module():
+    image = make((300, 200), "float32") / 2
+    result = restore(image, 25.5, Shift())
+    assert result.model == "Shift" and np.abs(result.image - image - 0.1).max() < 1e-6
+    assert np.array_equal(restore(image, 25.5, Shift(), tile=64).image, result.image)
+
+
+def test_a_network_that_gives_no_numbers_is_refused(network, image):
+    with torch.no_grad():
+        network.tails[-1].bias[0] = float("nan")
+    with pytest.raises(ValueError, match="NaN"):
+        restore(image, 25, network)
 
 
 def test_public_names():

@@ -8,7 +8,7 @@ import gradio as gr
 import numpy as np
 import pandas as pd
 
-from demo import comparison, service
+from demo import comparison
 from demo.comparison import Comparison, Result
 from demo.handlers import readable
 from demo.workspace import Workspace
@@ -16,7 +16,7 @@ from mdrn import image_io
 from mdrn.classical import CLASSICAL
 
 _PROGRESS = gr.Progress()
-_QUICK_NETWORKS = 3
+COLUMNS = ["Method", "PSNR, dB", "SSIM", "LPIPS", "Seconds", "Parameters, M"]
 
 
 class Compare:
@@ -38,7 +38,7 @@ class Compare:
     ):
         """Run a comparison and show its scores, images and differences."""
         path = Path(image) if image else comparison.photographs()[photograph]
-        ordered = [method for _, method in method_choices(level) if method in methods]
+        ordered = [method for _, method in method_choices(level, _colours(image, photograph)) if method in methods]
 
         def method_done(done: int, total: int) -> None:
             progress((done, total), desc="Comparing", unit="methods")
@@ -48,16 +48,19 @@ class Compare:
         images = [(_write(folder / "clean.png", made.clean), "clean")]
         differences = []
         for index, result in enumerate(made.results):
-            caption = f"{result.psnr:.2f} dB, {_words(result.method)}"
+            caption = _caption(result)
             images.append((_write(folder / f"{index}.png", result.image), caption))
             shown = comparison.difference(result, made.clean)
             differences.append((_write(folder / f"difference_{index}.png", shown), caption))
         link = None if image else comparison.link(photograph, level, int(seed or 0), ordered)
         return scores(made.results), describe(made, level, link), images, differences
 
-    def choose_level(self, level: int):
-        """Offer the methods for a level."""
-        return gr.CheckboxGroup(choices=method_choices(level), value=quick_methods(level))
+    @readable
+    def offer(self, image: str | None, photograph: str, level: int):
+        """Offer the methods for an image and a level, and say what is not released."""
+        colours = _colours(image, photograph)
+        offered = gr.CheckboxGroup(method_choices(level, colours), value=comparison.first_choice(level, colours))
+        return offered, describe_missing(level, colours)
 
     def open_link(self, request: gr.Request):
         """Set the tab as a link asks for."""
@@ -65,7 +68,7 @@ class Compare:
         if asked is None:
             return [gr.skip()] * 5
         photograph, level, seed, methods = asked
-        boxes = gr.CheckboxGroup(choices=method_choices(level), value=methods)
+        boxes = gr.CheckboxGroup(method_choices(level, _colours(None, photograph)), value=methods)
         return gr.Tabs(selected="compare"), photograph, level, seed, boxes
 
     def compare_linked(
@@ -88,17 +91,28 @@ def _write(path: Path, image: np.ndarray) -> str:
     return str(path)
 
 
-def method_choices(level: float) -> list[tuple[str, str]]:
-    """Return what can be compared at a level: (label, method), networks first."""
-    able = [n for n in service.networks() if n.noise_level[0] <= level <= n.noise_level[1]]
-    networks = [(f"{n.id} ({n.parameters / 1e6:.2f} M)", n.id) for n in able]
-    return [*networks, *((f"{_words(name)} (classical)", name) for name in CLASSICAL)]
+def _colours(image: str | None, photograph: str) -> int:
+    path = Path(image) if image else comparison.photographs()[photograph]
+    return comparison.colours_of(comparison.read_clean(path)[0])
 
 
-def quick_methods(level: float) -> list[str]:
-    """Return a first choice for a level that takes seconds: a few networks and one classical method."""
-    networks = [method for _, method in method_choices(level) if method not in CLASSICAL]
-    return [*networks[:_QUICK_NETWORKS], "non_local_means"]
+def method_choices(level: float, colours: int) -> list[tuple[str, str]]:
+    """Return what can be compared at a level: (label, method); classical, plain, HMDS, teacher."""
+    choices = [(f"{_words(name)} (classical)", name) for name in CLASSICAL]
+    for role, networks in comparison.by_role(level, colours).items():
+        choices += [(f"{n.id} ({role}, {n.parameters / 1e6:.2f} M)", n.id) for n in networks]
+    return choices
+
+
+def describe_missing(level: float, colours: int) -> str:
+    """Say which kinds of networks are not there to be compared; empty if all are."""
+    released = {"plain": "plain student", "HMDS": "student trained by distillation (HMDS)", "teacher": "teacher"}
+    missing = [released[role] for role, networks in comparison.by_role(level, colours).items() if not networks]
+    return f"Not released for level {level:g} yet: {', '.join(missing)}." if missing else ""
+
+
+def _caption(result: Result) -> str:
+    return f"{result.psnr:.2f} dB, {_words(result.method)}"
 
 
 def _words(method: str) -> str:
@@ -108,17 +122,17 @@ def _words(method: str) -> str:
 def scores(results: list[Result]) -> pd.DataFrame:
     """Return the table of scores, best first."""
     rows = [
-        {
-            "Method": _words(result.method),
-            "PSNR, dB": round(result.psnr, 2),
-            "SSIM": None if result.ssim is None else round(result.ssim, 4),
-            "LPIPS": None if result.lpips is None else round(result.lpips, 4),
-            "Seconds": None if result.seconds is None else round(result.seconds, 2),
-            "Parameters, M": None if result.parameters is None else round(result.parameters / 1e6, 2),
-        }
+        (
+            _words(result.method),
+            round(result.psnr, 2),
+            None if result.ssim is None else round(result.ssim, 4),
+            None if result.lpips is None else round(result.lpips, 4),
+            None if result.seconds is None else round(result.seconds, 2),
+            None if result.parameters is None else round(result.parameters / 1e6, 2),
+        )
         for result in results
     ]
-    frame = pd.DataFrame(rows).sort_values("PSNR, dB", ascending=False)
+    frame = pd.DataFrame(rows, columns=COLUMNS).sort_values("PSNR, dB", ascending=False)
     return frame.drop(columns="LPIPS") if frame["LPIPS"].isna().all() else frame
 
 
@@ -127,9 +141,14 @@ def describe(made: Comparison, level: int, link: str | None) -> str:
     height, width = made.clean.shape[:2]
     text = [
         f"{width} × {height} pixels{', the middle of the image' if made.cropped else ''}; every method is told the "
-        f"noise level, {level}. PSNR and SSIM: higher is closer to the clean image. The noisy image is scored clipped."
+        f"noise level, {level}. PSNR and SSIM: higher is closer to the clean image; LPIPS: lower looks closer. "
+        "The noisy image is scored clipped."
     ]
+    if all(result.lpips is None for result in made.results):
+        text.append("LPIPS needs weights that are not on this server, or an image of 64 pixels a side.")
     if made.left_out:
-        text.append(f"Not made for this level or these colours, left out: {', '.join(made.left_out)}.")
-    text.append(f"[Link to exactly this comparison]({link})" if link else "Comparisons of your own image have no link.")
+        text.append(f"Not made for this level or for grey images, left out: {', '.join(made.left_out)}.")
+    text.append(
+        f"[A link to exactly this comparison]({link})" if link else "Comparisons of your own image have no link."
+    )
     return " ".join(text)

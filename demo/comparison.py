@@ -12,13 +12,14 @@ import numpy as np
 import torch
 
 from demo import service
-from demo.service import DemoError
+from demo.service import DemoError, Network
 from mdrn import data, inference, metrics, noise
 from mdrn.classical import CLASSICAL
 
 LEVELS = (15, 25, 50)
 DIFFERENCE_GAIN = 4
 MAX_SIDE = 512
+MAX_METHODS = 12
 _LARGEST_SEED = 2**32 - 1
 
 
@@ -80,6 +81,46 @@ def read_clean(path: Path) -> tuple[np.ndarray, bool]:
     return np.ascontiguousarray(image[middle]), max(image.shape[:2]) > MAX_SIDE
 
 
+def colours_of(clean: np.ndarray) -> int:
+    """Return 1 for a grey image, 3 for RGB."""
+    return clean.shape[2] if clean.ndim == 3 else 1
+
+
+def _find(method: str) -> Network:
+    for network in service.released():
+        if network.id == method:
+            return network
+    known = [*(network.id for network in service.released()), *CLASSICAL]
+    raise DemoError(f"methods: expected some of {', '.join(known)}, got {method!r}")
+
+
+def by_role(noise_level: float, colours: int) -> dict[str, list[Network]]:
+    """Sort the released networks that can be compared at a level: 'plain' and 'HMDS' students, and 'teacher'.
+
+    A level that no single-level network was trained for leaves those for a range; colour networks come first for RGB.
+    """
+    able = [n for n in service.released() if n.covers(noise_level) and n.channels <= colours]
+    able.sort(key=lambda n: -n.channels)
+    return {
+        "plain": [n for n in able if not n.teacher and n.strategy == "plain"],
+        "HMDS": [n for n in able if not n.teacher and n.strategy != "plain"],
+        "teacher": [n for n in able if n.teacher],
+    }
+
+
+def first_choice(noise_level: float, colours: int) -> list[str]:
+    """Return one method of each kind: classical, a plain and an HMDS student of one size and training, a teacher."""
+    roles = by_role(noise_level, colours)
+    pairs = (
+        [plain, taught]
+        for plain in roles["plain"]
+        for taught in roles["HMDS"]
+        if (plain.size, plain.noise_level) == (taught.size, taught.noise_level)
+    )
+    students = next(pairs, [*roles["plain"][:1], *roles["HMDS"][:1]])
+    return [next(iter(CLASSICAL)), *(n.id for n in [*students, *roles["teacher"][:1]])]
+
+
 def compare(
     path: Path,
     noise_level: float,
@@ -95,7 +136,7 @@ def compare(
         path: the clean image.
         noise_level: on the 8-bit scale.
         seed: of the noise.
-        methods: ids of networks and names of classical methods.
+        methods: ids of networks and names of classical methods, at most `MAX_METHODS`.
         progress: called with (done, total) after each method; it may raise `service.Stopped`.
 
     Raises:
@@ -104,6 +145,8 @@ def compare(
     if not 0 <= seed <= _LARGEST_SEED:
         raise DemoError(f"seed: expected a whole number from 0 to {_LARGEST_SEED}, got {seed}")
     clean, cropped = read_clean(path)
+    if len(methods) > MAX_METHODS:
+        raise DemoError(f"methods: expected at most {MAX_METHODS}, got {len(methods)}")
     noisy = noise.benchmark_noisy(clean, noise_level, seed=seed)
     results = [_score("noisy", clean, noisy, None, None)]
     left_out = []
@@ -113,9 +156,8 @@ def compare(
             restored, parameters = _classical(method, noisy, noise_level), None
             seconds = time.perf_counter() - began
         else:
-            network = service.choose_network(method)
-            low, high = network.noise_level
-            if not low <= noise_level <= high or network.channels > (clean.shape[2] if clean.ndim == 3 else 1):
+            network = _find(method)
+            if not network.covers(noise_level) or network.channels > colours_of(clean):
                 left_out.append(method)
                 continue
             done_by = inference.restore(noisy, noise_level, method)
@@ -127,7 +169,7 @@ def compare(
 
 
 def difference(result: Result, clean: np.ndarray) -> np.ndarray:
-    """Return the absolute error, `DIFFERENCE_GAIN` times: black is none; the scale is the same for all methods."""
+    """Return the absolute error, `DIFFERENCE_GAIN` times: black is none; one scale for all methods and images."""
     error = np.abs(result.image.astype(np.int16) - clean)
     return np.minimum(DIFFERENCE_GAIN * error, 255).astype(np.uint8)
 
@@ -140,7 +182,7 @@ def link(photograph: str, noise_level: float, seed: int, methods: list[str]) -> 
 
 def from_link(query: dict[str, str]) -> tuple[str, int, int, list[str]] | None:
     """Read what `link` wrote; None if the query asks for no comparison or for one that cannot be made."""
-    known = {network.id for network in service.networks()} | set(CLASSICAL)
+    known = {network.id for network in service.released()} | set(CLASSICAL)
     try:
         level, seed = int(query["level"]), int(query["seed"])
         photograph = query["photograph"]

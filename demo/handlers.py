@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import gradio as gr
@@ -35,12 +36,42 @@ def readable(handler: Callable) -> Callable:
     return wrapped
 
 
-class Denoise:
-    """What happens on each event; knows sessions, their folders and their wish to stop."""
+class Stops:
+    """Which sessions want their work to end."""
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self) -> None:
+        self._running: dict[str, threading.Event] = {}
+
+    @contextlib.contextmanager
+    def watch(self, session: str, report: Callable[[int, int], None]) -> Iterator[Callable[[int, int], None]]:
+        """Yield a progress callback that reports on, and raises `Stopped` once the session asked for it."""
+        wanted = self._running[session] = threading.Event()
+
+        def step(done: int, total: int) -> None:
+            if wanted.is_set():
+                raise Stopped
+            report(done, total)
+
+        try:
+            yield step
+        finally:
+            self._running.pop(session, None)
+
+    def stop(self, request: gr.Request) -> None:
+        """Ask a session's work to end at its next step."""
+        if running := self._running.get(request.session_hash):
+            running.set()
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+
+class Denoise:
+    """What happens on each event; knows sessions and their folders."""
+
+    def __init__(self, workspace: Workspace, stops: Stops) -> None:
         self.workspace = workspace
-        self.stops: dict[str, threading.Event] = {}
+        self.stops = stops
         self.originals: dict[str, str] = {}  # preview -> the upload that it stands for, which browsers cannot show
 
     @readable
@@ -100,23 +131,14 @@ class Denoise:
             raise DemoError("This upload has been cleared, as all are after a while. Please upload it again.")
         os.utime(source)
         session = request.session_hash
-        stop = self.stops[session] = threading.Event()
-
-        def tile_done(done: int, total: int) -> None:
-            if stop.is_set():
-                raise Stopped
-            progress((done, total), desc="Denoising", unit="tiles")
-
         low, high = self._range(network)
         wanted = None if automatic or low == high else level
-        folder = self.workspace.new(session)
-        try:
-            new = service.denoise(source, folder, wanted, network, tile_done)
-        except BaseException:
-            self.workspace.discard(session, folder)
-            raise
-        finally:
-            self.stops.pop(session, None)
+
+        def report(done: int, total: int) -> None:
+            progress((done, total), desc="Denoising", unit="tiles")
+
+        with self.workspace.made(session) as folder, self.stops.watch(session, report) as step:
+            new = service.denoise(source, folder, wanted, network, step)
         if job is not None:
             self.workspace.discard(session, job.folder)
         removed = round(new.noise_level, 1) if low < high else gr.skip()
@@ -144,52 +166,14 @@ class Denoise:
         }
         return [_as_text(makers[name]()) if name == view else gr.skip() for name in VIEWS]
 
-    def stop(self, request: gr.Request) -> None:
-        """Ask this session's work to end at its next tile."""
-        if request.session_hash in self.stops:
-            self.stops[request.session_hash].set()
-
     def leave(self, request: gr.Request) -> None:
         """Forget a session whose page was closed."""
-        self.stop(request)
+        self.stops.stop(request)
         self.workspace.discard(request.session_hash)
 
     def open_example(self, request: gr.Request) -> str:
         """Give a new visitor something to look at."""
         return str(shutil.copy(EXAMPLES[0], self.workspace.new(request.session_hash)))
-
-    @readable
-    def api_denoise(
-        self,
-        image: str,
-        noise_level: float | None = None,
-        model: str = AUTOMATIC,
-        strength: float = 1.0,
-        keep_metadata: bool = True,
-        as_png: bool = False,
-        request: gr.Request = None,
-    ):
-        """Denoise one image file.
-
-        Args:
-            image: PNG, JPEG, WebP, TIFF or BMP; 8 or 16 bits, or float TIFF in [0, 1]; grey or RGB, with or without
-                alpha.
-            noise_level: standard deviation of the noise on the 8-bit scale, 0 to 75; leave it out to estimate it.
-            model: id of a released network, or 'automatic'.
-            strength: 0 returns the input, 1 the restored image, between them a mixture.
-            keep_metadata: False leaves EXIF, XMP and resolution out.
-            as_png: True writes PNG whatever the input was.
-            request: filled in by the server.
-
-        Returns:
-            The restored image in the input's own format, bit depth and size, and what was done.
-        """
-        if image is None:
-            raise DemoError("image: expected a file, got none")
-        folder = self.workspace.new(request.session_hash or "")
-        job = service.denoise(Path(image), folder, noise_level, model)
-        result = service.write_result(job, strength, keep_metadata, as_png)
-        return str(result), service.facts(job)
 
     def _range(self, network: str) -> tuple[float, float]:
         return service.choose_network(network).noise_level
@@ -214,7 +198,9 @@ def describe(network: str) -> str:
     chosen = service.choose_network(network)
     kind = "grey" if chosen.channels == 1 else "colour"
     lead = f"`{chosen.id}`: " if network == AUTOMATIC else ""
-    return f"{lead}{kind}, {chosen.levels}, {chosen.parameters / 1e6:.2f} million parameters."
+    seconds = service.expected_seconds(chosen.id, 1_000_000, 1)
+    text = f"{lead}{kind}, {chosen.levels}, {chosen.parameters / 1e6:.2f} million parameters, "
+    return text + f"about {seconds:.1f} s per megapixel{' and colour' if chosen.channels == 1 else ''} on this server."
 
 
 def summary(job: Job) -> str:
@@ -232,5 +218,10 @@ def summary(job: Job) -> str:
 
 def choices() -> list[tuple[str, str]]:
     """Return what the network picker offers: (label, id); empty if no network is released."""
-    labels = [(f"{n.id} · {n.levels} · {n.parameters / 1e6:.2f} M", n.id) for n in service.networks()]
-    return [("Automatic", AUTOMATIC), *labels] if service.has_automatic() else labels
+    labels = []
+    for n in service.networks():
+        kind = "colour, " if n.channels == 3 else ""
+        seconds = service.expected_seconds(n.id, 1_000_000, 1)
+        size = f"{n.parameters / 1e6:.2f} M parameters"
+        labels.append((f"{n.id}: {kind}{n.levels}, {size}, {seconds:.1f} s per megapixel", n.id))
+    return [("Automatic (for any level, grey or colour)", AUTOMATIC), *labels] if service.has_automatic() else labels

@@ -47,7 +47,7 @@ class Network:
         channels: 1 for grey, 3 for colour.
         noise_level: lowest and highest level it was trained for, on the 8-bit scale.
         strategy: how it was trained.
-        patches: how many training patches it has seen.
+        teacher: whether it is a teacher, which the others were trained with and which shows no stages.
     """
 
     id: str
@@ -55,7 +55,21 @@ class Network:
     channels: int
     noise_level: tuple[float, float]
     strategy: str
-    patches: int
+    teacher: bool
+
+    @property
+    def size(self) -> str:
+        """The name of its size, the first part of its id."""
+        return self.id.split(".")[0]
+
+    @property
+    def is_range(self) -> bool:
+        """Whether it was trained for a range of levels."""
+        return self.noise_level[0] < self.noise_level[1]
+
+    def covers(self, noise_level: float) -> bool:
+        """Whether it was trained for a level."""
+        return self.noise_level[0] <= noise_level <= self.noise_level[1]
 
     @property
     def levels(self) -> str:
@@ -117,13 +131,19 @@ def _describe(model: str, folder: Path) -> Network:
     header = checkpoint.read_header(folder / f"{model}{checkpoint.SUFFIX}")
     with torch.device("meta"):
         parameters = count_parameters(header.model.build())
-    return Network(model, parameters, header.model.channels, header.noise_level, header.strategy, header.patches)
+    teacher = header.architecture == "teacher"
+    return Network(model, parameters, header.model.channels, header.noise_level, header.strategy, teacher)
+
+
+def released() -> list[Network]:
+    """List the released networks, those for a range of levels first, large before small; teachers at the end."""
+    found = [_describe(model, checkpoint.WEIGHTS_DIR) for model in mdrn.list_models()]
+    return sorted(found, key=lambda n: (n.teacher, not n.is_range, n.channels, -n.parameters, n.noise_level, n.id))
 
 
 def networks() -> list[Network]:
-    """List the released networks, those for a range of levels first, large before small."""
-    found = [_describe(model, checkpoint.WEIGHTS_DIR) for model in mdrn.list_models()]
-    return sorted(found, key=lambda n: (n.noise_level[0] == n.noise_level[1], -n.parameters, n.noise_level, n.id))
+    """List the released networks that a visitor can choose: all but teachers, in the order of `released`."""
+    return [network for network in released() if not network.teacher]
 
 
 def choose_network(model: str | None, channels: int = 1) -> Network:
@@ -138,7 +158,7 @@ def choose_network(model: str | None, channels: int = 1) -> Network:
         if network.id == name:
             return network
     raise DemoError(
-        f"model: expected one of {', '.join(mdrn.list_models()) or 'none, as none is released'}, got {name!r}"
+        f"model: expected one of {', '.join(n.id for n in networks()) or 'none, as none is released'}, got {name!r}"
     )
 
 
@@ -155,13 +175,21 @@ _speeds: dict[str, float] = {}
 
 
 def expected_seconds(model: str, pixels: int, colours: int) -> float:
-    """Predict how long a network takes here, from its last run or else from a small trial."""
+    """Predict how long a network takes here, from its last run or else from a small trial.
+
+    Args:
+        model: its id.
+        pixels: height times width.
+        colours: 3 where a grey network restores red, green and blue one by one, else 1.
+    """
     if model not in _speeds:
-        trial = np.random.default_rng(0).random((256, 256), dtype=np.float32)
-        inference.restore(trial[:8, :8], noise_level=choose_network(model).noise_level[1], model=model)
+        network = choose_network(model)
+        shape = (256, 256) if network.channels == 1 else (256, 256, network.channels)
+        trial = np.random.default_rng(0).random(shape, dtype=np.float32)
+        inference.restore(trial, network.noise_level[1], model)  # the first run of a shape is slower
         began = time.perf_counter()
-        inference.restore(trial, noise_level=choose_network(model).noise_level[1], model=model)
-        _speeds[model] = trial.size / (time.perf_counter() - began)
+        inference.restore(trial, network.noise_level[1], model)
+        _speeds[model] = trial.shape[0] * trial.shape[1] / (time.perf_counter() - began)
     return pixels * colours / _speeds[model]
 
 
@@ -177,6 +205,9 @@ def read(path: Path) -> image_io.ImageFile:
 
 def inspect(path: Path) -> Upload:
     """Say what an upload is, and estimate its noise level.
+
+    Args:
+        path: the upload.
 
     Raises:
         DemoError: if it is not an image this page takes.

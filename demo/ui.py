@@ -12,11 +12,12 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 import gradio as gr  # noqa: E402, after its telemetry is off
 
 from demo import comparison, service, upload, views  # noqa: E402
+from demo.api import Api, wire  # noqa: E402
 from demo.benchmark_tab import benchmark_tab  # noqa: E402
-from demo.compare_handlers import Compare, method_choices, quick_methods  # noqa: E402
-from demo.handlers import EXAMPLES, VIEWS, Denoise, choices, describe  # noqa: E402
+from demo.compare_handlers import COLUMNS, Compare, describe_missing, method_choices  # noqa: E402
+from demo.files_tab import Files, files_tab  # noqa: E402
+from demo.handlers import EXAMPLES, VIEWS, Denoise, Stops, choices, describe  # noqa: E402
 from demo.workspace import KEEP_SECONDS, Workspace  # noqa: E402
-from mdrn.image_io import SUFFIXES  # noqa: E402
 from mdrn.noise import MAX_NOISE_LEVEL  # noqa: E402
 
 TITLE = "MDRN image denoising"
@@ -27,7 +28,7 @@ NO_NETWORK = (
 )
 ABOUT = Path(__file__).parent / "about.md"
 MAX_WAITING = 40
-VIEW_HEIGHT = 380
+VIEW_HEIGHT = 350
 _NETWORK = {"concurrency_id": "network", "concurrency_limit": 1}  # one image at a time goes through a network
 _LIGHT = {"concurrency_id": "light", "concurrency_limit": 2}
 _PRIVATE = {"api_visibility": "private"}
@@ -42,8 +43,13 @@ THEME = gr.themes.Base(
 ).set(button_primary_background_fill="*primary_700", button_primary_background_fill_hover="*primary_800")
 CSS = """
 .gradio-container { --layout-gap: 12px; padding-top: 8px !important; }
-.gradio-container h1 { font-size: 1.4rem !important; margin: 0 !important; }
+.gradio-container > main, main.fillable { padding-top: 8px !important; }
+.gradio-container h1 { font-size: 1.3rem !important; margin: 0 !important; }
 .gradio-container .prose p { margin: 2px 0; }
+.caption-label { white-space: normal !important; max-width: 100% !important; }
+#compare-images .grid-wrap, #compare-differences .grid-wrap { max-height: none !important; }
+.vega-embed .role-legend { display: none; }
+footer .divider { display: none !important; }
 .reading { max-width: 46rem; }
 .reading .prose p, .reading .prose li { margin: 8px 0; }
 @media (max-width: 640px) {
@@ -56,13 +62,17 @@ CSS = """
 def build() -> gr.Blocks:
     """Lay out the page and wire its events; reads the released networks and starts nothing."""
     workspace = Workspace(Path(gr.utils.get_upload_folder()) / "results")
-    denoise, compare = Denoise(workspace), Compare(workspace)
+    stops = Stops()
+    denoise, compare, files = Denoise(workspace, stops), Compare(workspace), Files(workspace, stops)
+    networks = choices()
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(60, KEEP_SECONDS)) as page:
-        _api(denoise)  # first, so that its name is not taken
+        wire(Api(workspace), _NETWORK, _LIGHT)  # first, so that no other event takes its names
         gr.Markdown(INTRO)
         with gr.Tabs() as tabs:
             with gr.Tab("Denoise", id="denoise"):
-                _denoise_tab(page, denoise)
+                _denoise_tab(page, denoise, networks)
+            with gr.Tab("Several files", id="files"):
+                files_tab(files, networks, _NETWORK, _PRIVATE)
             with gr.Tab("Compare", id="compare"):
                 _compare_tab(page, tabs, compare)
             with gr.Tab("Benchmark", id="benchmark"):
@@ -70,11 +80,13 @@ def build() -> gr.Blocks:
             with gr.Tab("About", id="about"):
                 gr.Markdown(ABOUT.read_text(encoding="utf-8"), elem_classes="reading")
         page.unload(denoise.leave)
+    page.workspace = workspace
     return page.queue(max_size=MAX_WAITING, default_concurrency_limit=2)
 
 
 def launch(page: gr.Blocks, **options: object):
     """Serve the page with its look and its limits; `options` are those of Gradio's `launch`."""
+    page.workspace.keep_swept()
     return page.launch(
         theme=THEME,
         css=CSS,
@@ -86,23 +98,22 @@ def launch(page: gr.Blocks, **options: object):
     )
 
 
-def _denoise_tab(page: gr.Blocks, handlers: Denoise) -> None:
-    offered = choices()
+def _denoise_tab(page: gr.Blocks, handlers: Denoise, offered: list[tuple[str, str]]) -> None:
     ready, first = bool(offered), offered[0][1] if offered else None
     job, view = gr.State(None, time_to_live=KEEP_SECONDS), gr.State(VIEWS[0])
     with gr.Row():
         with gr.Column(scale=2, min_width=320):
             image = _image_field("Image", "upload")
             about = gr.Markdown(elem_id="about-image")
-            gr.Examples([[str(path)] for path in EXAMPLES], [image], label="Examples", **_PRIVATE)
+            with gr.Row():
+                start = gr.Button("Denoise", variant="primary", interactive=ready, scale=3, elem_id="start")
+                stop = gr.Button("Stop", scale=1, min_width=80, elem_id="stop")
             with gr.Row(equal_height=True):
                 automatic = gr.Checkbox(True, label="Estimate the noise level", min_width=140, elem_id="automatic")
                 level = gr.Slider(0, MAX_NOISE_LEVEL, 25, step=0.1, label="Noise level", min_width=180, elem_id="level")
             network = gr.Dropdown(offered, value=first, label="Network", filterable=False)
             note = gr.Markdown(describe(first) if ready else NO_NETWORK, elem_id="about-network")
-            with gr.Row():
-                start = gr.Button("Denoise", variant="primary", interactive=ready, scale=3, elem_id="start")
-                stop = gr.Button("Stop", scale=1, min_width=80, elem_id="stop")
+            gr.Examples([[str(path)] for path in EXAMPLES], [image], label="Examples", **_PRIVATE)
         with gr.Column(scale=3, min_width=320):
             tabs, panes, across, down = _panes()
             strength = gr.Slider(
@@ -123,7 +134,7 @@ def _denoise_tab(page: gr.Blocks, handlers: Denoise) -> None:
     running = start.click(
         handlers.denoise, [*inputs, *settings, job], results, show_progress_on=panes[0], **_NETWORK, **_PRIVATE
     )
-    stop.click(handlers.stop, None, None, queue=False, **_PRIVATE)
+    stop.click(handlers.stops.stop, None, None, queue=False, **_PRIVATE)
     stop.click(None, None, None, cancels=[running], **_PRIVATE)
     again = [strength.release, keep.input, as_png.input]
     gr.on(again, handlers.render, [job, *settings], [download, *panes], **_QUIET, **_LIGHT, **_PRIVATE)
@@ -144,7 +155,7 @@ def _image_field(label: str, elem_id: str) -> gr.Image:
         image_mode=None,
         format="png",
         sources=["upload", "clipboard", "webcam"],
-        height=190,
+        height=170,
         buttons=["fullscreen"],
         placeholder="Drop an image here\nPNG, JPEG, WebP, TIFF or BMP, 8 or 16 bits",
         alt_text="The image to work on",
@@ -185,36 +196,36 @@ def _compare_tab(page: gr.Blocks, tabs: gr.Tabs, handlers: Compare) -> None:
             with gr.Row():
                 level = gr.Radio(list(comparison.LEVELS), value=25, label="Noise level", scale=3, min_width=220)
                 seed = gr.Number(0, label="Seed of the noise", precision=0, minimum=0, scale=2, min_width=120)
-            methods = gr.CheckboxGroup(method_choices(25), value=quick_methods(25), label="Methods")
+            methods = gr.CheckboxGroup(method_choices(25, 1), value=comparison.first_choice(25, 1), label="Methods")
+            missing = gr.Markdown(describe_missing(25, 1))
             start = gr.Button("Compare", variant="primary", elem_id="compare-start")
         with gr.Column(scale=3, min_width=320):
-            table = gr.Dataframe(label="Scores", interactive=False, buttons=["copy"], elem_id="scores")
-            note = gr.Markdown()
+            table = gr.Dataframe(headers=COLUMNS, label="Scores", interactive=False, buttons=["copy"], elem_id="scores")
+            note = gr.Markdown("Press *Compare*: it takes a few seconds, most of them for the classical methods.")
             with gr.Tabs():
                 with gr.Tab("Images"):
-                    images = gr.Gallery(label="Results", columns=3, object_fit="contain", **_PICTURE)
+                    images = gr.Gallery(
+                        label="Results",
+                        columns=3,
+                        height="auto",
+                        object_fit="contain",
+                        elem_id="compare-images",
+                        **_PICTURE,
+                    )
                 with gr.Tab("Differences"):
-                    label = f"Absolute error, {comparison.DIFFERENCE_GAIN} times; black is none; one scale for all"
-                    differences = gr.Gallery(label=label, columns=3, object_fit="contain", **_PICTURE)
+                    label = f"Absolute error, one scale: black 0, white {255 // comparison.DIFFERENCE_GAIN + 1} or more"
+                    differences = gr.Gallery(
+                        label=label,
+                        columns=3,
+                        height="auto",
+                        object_fit="contain",
+                        elem_id="compare-differences",
+                        **_PICTURE,
+                    )
     asked, results = [photograph, level, seed, methods], [table, note, images, differences]
-    level.input(handlers.choose_level, level, methods, queue=False, **_QUIET, **_PRIVATE)
+    changed = [level.input, photograph.input, image.change]
+    gr.on(changed, handlers.offer, [image, photograph, level], [methods, missing], **_QUIET, **_LIGHT, **_PRIVATE)
     options = {"show_progress_on": table, **_NETWORK, **_PRIVATE}
     start.click(handlers.compare, [image, *asked], results, **options)
     linked = page.load(handlers.open_link, None, [tabs, *asked], queue=False, **_QUIET, **_PRIVATE)
     linked.then(handlers.compare_linked, asked, results, **options)
-
-
-def _api(handlers: Denoise) -> None:
-    """Wire the named endpoint; its fields are never shown."""
-    models = [model for _, model in choices()]
-    with gr.Column(visible=False):
-        fields = [
-            upload.File(label="image", file_types=list(SUFFIXES)),
-            gr.Number(None, label="noise_level", minimum=0, maximum=MAX_NOISE_LEVEL),
-            gr.Dropdown(models, value=models[0] if models else None, label="model"),
-            gr.Slider(0, 1, 1, label="strength"),
-            gr.Checkbox(True, label="keep_metadata"),
-            gr.Checkbox(False, label="as_png"),
-        ]
-        results = [gr.File(label="restored"), gr.JSON(label="facts")]
-        gr.Button().click(handlers.api_denoise, fields, results, api_name="denoise", **_NETWORK)

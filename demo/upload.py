@@ -9,7 +9,7 @@ import abc
 from pathlib import Path
 
 import gradio as gr
-from gradio.data_classes import FileData, ImageData
+from gradio.data_classes import FileData, ImageData, ListFiles
 
 _NOT_OPENED = "Please upload the file itself; addresses and inline data are not opened."
 
@@ -22,12 +22,21 @@ class _OnlyUploads:
             raise gr.Error(_NOT_OPENED, print_exception=False)
         return await super().async_move_resource_to_block_cache(url_or_file_path)
 
-    def preprocess(self, payload: FileData | ImageData | None) -> str | None:
+    def preprocess(self, payload: FileData | ImageData | ListFiles | None) -> str | list[str] | None:
         if payload is None:
             return None
-        if not payload.path or (payload.url or "").startswith("data:"):
-            raise gr.Error(_NOT_OPENED, print_exception=False)
-        return payload.path
+        several = getattr(self, "file_count", "single") != "single"
+        files = payload.root if isinstance(payload, ListFiles) else [payload]
+        paths = [_uploaded(each) for each in files]
+        if len(paths) > 1 and not several:
+            raise gr.Error("Expected one file, got several.", print_exception=False)
+        return paths if several else paths[0]
+
+
+def _uploaded(file: FileData | ImageData) -> str:
+    if not file.path or (file.url or "").startswith("data:"):
+        raise gr.Error(_NOT_OPENED, print_exception=False)
+    return file.path
 
 
 def _only_uploads(field: type) -> type:

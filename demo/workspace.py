@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import shutil
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 KEEP_SECONDS = 15 * 60
@@ -46,15 +48,36 @@ class Workspace:
         for each in gone:
             shutil.rmtree(each, ignore_errors=True)
 
+    @contextlib.contextmanager
+    def made(self, session: str) -> Iterator[Path]:
+        """Make a folder for a piece of work, and remove it if the work fails."""
+        folder = self.new(session)
+        try:
+            yield folder
+        except BaseException:
+            self.discard(session, folder)
+            raise
+
     def sweep(self) -> None:
-        """Remove every folder that has not been used for `KEEP_SECONDS`."""
+        """Remove every folder that has not been used for `KEEP_SECONDS`, those of an earlier server too."""
         oldest = time.time() - KEEP_SECONDS
+        with contextlib.suppress(FileNotFoundError):  # of a root that is not made yet
+            for folder in list(self.root.iterdir()):
+                with contextlib.suppress(FileNotFoundError):  # it may go meanwhile
+                    if folder.stat().st_mtime < oldest:
+                        shutil.rmtree(folder, ignore_errors=True)
         with self._lock:
-            owned = [(session, folder) for session, folders in self._folders.items() for folder in folders]
-        for session, folder in owned:
-            try:
-                old = folder.stat().st_mtime < oldest
-            except FileNotFoundError:
-                old = True
-            if old:
-                self.discard(session, folder)
+            for session, folders in list(self._folders.items()):
+                self._folders[session] = {folder for folder in folders if folder.exists()}
+                if not self._folders[session]:
+                    del self._folders[session]
+
+    def keep_swept(self, seconds: float = 60) -> None:
+        """Sweep from now on, in the background: a visitor who has left is not followed by another one at once."""
+
+        def sweep_again() -> None:
+            while True:
+                time.sleep(seconds)
+                self.sweep()
+
+        threading.Thread(target=sweep_again, name="sweep", daemon=True).start()

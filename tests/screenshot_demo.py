@@ -51,9 +51,9 @@ def visit(browser, tab: str) -> None:
     if tab in ("denoise", "close-up", "removed", "stages"):
         press_tab(browser, "Denoise")
     press_tab(browser, names.get(tab, tab.capitalize()))
-    if tab == "compare" and not text(browser, "#scores"):
+    if tab == "compare" and "dB" not in text(browser, "#compare-images"):
         browser.execute_script("document.querySelector('#compare-start').click()")
-        until(lambda: "non local means" in text(browser, "#scores"), "scores", browser, seconds=240)
+        until(lambda: "dB" in text(browser, "#compare-images"), "scores", browser, seconds=240)
     time.sleep(2.5)
 
 

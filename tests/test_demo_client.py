@@ -122,7 +122,8 @@ def test_clients_get_their_own_results(address, tmp_path):
 
 def test_only_the_documented_endpoints_are_public(address):
     endpoints = connect(address).view_api(return_format="dict", print_info=False)["named_endpoints"]
-    assert set(endpoints) == {"/denoise"}
+    assert set(endpoints) == {"/denoise", "/denoise_files", "/estimate", "/compare", "/networks"}
+    assert all(endpoint["description"] for endpoint in endpoints.values())
     parameters = {each["parameter_name"]: each for each in endpoints["/denoise"]["parameters"]}
     assert list(parameters) == ["image", "noise_level", "model", "strength", "keep_metadata", "as_png"]
     assert all(each["parameter_has_default"] for name, each in parameters.items() if name != "image")

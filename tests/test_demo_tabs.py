@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from demo_site import RANGE, SINGLE, make_image, untrained_networks_released
 
-from demo import benchmark_tab, compare_handlers, comparison, handlers, service
+from demo import benchmark_plots, benchmark_tab, compare_handlers, comparison, handlers, service
 from demo.ui import build
 from demo.workspace import Workspace
 from mdrn import checkpoint, image_io, metrics, noise
@@ -25,7 +25,7 @@ def released(tmp_path_factory):
 
 @pytest.fixture
 def denoise(tmp_path):
-    return handlers.Denoise(Workspace(tmp_path / "results"))
+    return handlers.Denoise(Workspace(tmp_path / "results"), handlers.Stops())
 
 
 def run(denoise, path, network=RANGE, job=None, progress=lambda *_, **__: None):
@@ -47,11 +47,11 @@ def test_stop_ends_the_work_and_leaves_nothing(denoise, tmp_path):
     image_io.write_image(tmp_path / "a.png", make_image((20, 20, 3)))
 
     def first_tile(*_, **__):
-        denoise.stop(REQUEST)
+        denoise.stops.stop(REQUEST)
 
     with pytest.raises(gr.Error, match="Stopped"):
         run(denoise, tmp_path / "a.png", progress=first_tile)
-    assert list((tmp_path / "results").iterdir()) == [] and denoise.stops == {}
+    assert list((tmp_path / "results").iterdir()) == [] and len(denoise.stops) == 0
 
 
 def test_only_the_open_view_is_made(denoise, tmp_path):
@@ -100,7 +100,7 @@ def test_a_network_for_another_level_is_left_out(tmp_path):
     image_io.write_image(tmp_path / "a.png", make_image((20, 700, 4), "uint16"))
     made = comparison.compare(tmp_path / "a.png", 50, 0, [RANGE, SINGLE])
     assert made.left_out == [SINGLE] and made.cropped and made.clean.shape == (20, 512, 3)
-    assert SINGLE not in [method for _, method in compare_handlers.method_choices(50)]
+    assert SINGLE not in [method for _, method in compare_handlers.method_choices(50, 1)]
 
 
 def test_a_link_holds_the_whole_comparison():
@@ -120,14 +120,14 @@ def test_benchmark_tables_are_read_and_a_damaged_one_is_left_out(tmp_path):
     (tmp_path / "tables" / "released_set12_awgn.csv").write_text(text)
     (tmp_path / "tables" / "empty.csv").touch()
     tables = benchmark_tab.read_tables(tmp_path)
-    assert list(tables) == ["released set12 awgn"]
-    lines = benchmark_tab.psnr_by_level(tables["released set12 awgn"])
+    assert list(tables) == ["Released: Set12"]
+    lines = benchmark_plots.draw(tables["Released: Set12"]).lines
     assert lines.to_dict("list") == {
-        "method": ["a", "b", "a"],
+        "name": ["a", "b", "a"],
         "noise level": [15, 15, 25],
         "PSNR, dB": [32.5, 31, 30.1],
     }
-    assert benchmark_tab.psnr_by_level(pd.DataFrame({"network": ["a"], "seconds": [1]})) is None
+    assert benchmark_plots.draw(pd.DataFrame({"network": ["a"], "seconds": [1]})).names == []
     for folder in (tmp_path, tmp_path / "nothing"):
         with gr.Blocks():
             benchmark_tab.benchmark_tab(folder)

@@ -1,0 +1,114 @@
+"""Denoise several uploads into one zip, without a page. It does not import Gradio."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+from demo import service
+from demo.service import DemoError
+
+MAX_FILES = 50
+MAX_PIXELS = 2 * service.MAX_PIXELS  # of all files together: about a minute's work
+REPORT = "report.csv"
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """What became of one file.
+
+    Args:
+        file: its name as uploaded.
+        result: its name in the zip; empty if there is none.
+        noise_level: the level that was removed, on the 8-bit scale.
+        seconds: time of estimate and network.
+        note: what kind of image it is, or why there is no result.
+    """
+
+    file: str
+    result: str
+    noise_level: float | None
+    seconds: float | None
+    note: str
+
+
+def denoise_files(
+    paths: list[Path],
+    folder: Path,
+    noise_level: float | None = None,
+    model: str | None = None,
+    *,
+    strength: float = 1.0,
+    keep_metadata: bool = True,
+    as_png: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Path, list[Line]]:
+    """Denoise files one after the other, each into its own format and bit depth, and put the results into a zip.
+
+    A file that cannot be done is named in the answer and in the zip's report, and the others are done.
+
+    Args:
+        paths: the uploads.
+        folder: an empty folder of this visitor's.
+        noise_level: on the 8-bit scale, 0 to 75, for all; None estimates it for each.
+        model: a released id; `service.AUTOMATIC` or None is the library's own choice for each.
+        strength: 0 is the upload, 1 the restored image.
+        keep_metadata: False leaves EXIF, XMP and resolution out.
+        as_png: write PNG whatever the uploads were.
+        progress: called with (done, total) after each file, and within one; it may raise `service.Stopped`.
+
+    Raises:
+        DemoError: if there is no file, or too many, or none that could be done.
+    """
+    if not 1 <= len(paths) <= MAX_FILES:
+        raise DemoError(f"expected 1 to {MAX_FILES} files, got {len(paths)}")
+    lines, pixels = [], 0
+    target = folder / "denoised.zip"
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:  # images are compressed already
+        for index, path in enumerate(paths):
+
+            def within(done: int, total: int, index: int = index) -> None:
+                if progress:
+                    progress(index, len(paths))
+
+            try:
+                if pixels >= MAX_PIXELS:
+                    raise DemoError(f"{path.name}: left out, {MAX_PIXELS:,} pixels are done; send it again by itself")
+                job = service.denoise(path, folder, noise_level, model, within)
+                result = service.write_result(job, strength, keep_metadata, as_png)
+            except DemoError as error:
+                lines.append(Line(path.name, "", None, None, str(error)))
+            else:
+                name = _free_name(result.name, archive)
+                archive.write(result, name)
+                pixels += job.pixels
+                lines.append(Line(path.name, name, round(job.noise_level, 2), round(job.seconds, 3), job.kind))
+            for leftover in folder.iterdir():
+                if leftover != target:
+                    leftover.unlink()
+            if progress:
+                progress(index + 1, len(paths))
+        archive.writestr(REPORT, _as_csv(lines))
+    if not any(line.result for line in lines):
+        raise DemoError("None of these files could be done. " + " ".join(f"{line.note}." for line in lines[:5]))
+    return target, lines
+
+
+def _free_name(name: str, archive: zipfile.ZipFile) -> str:
+    """Return the name, numbered if the zip has it already: visitors send files of several folders."""
+    stem, suffix = name.rsplit(".", 1)
+    taken = {each.lower() for each in archive.namelist()}
+    names = [name, *(f"{stem}_{number}.{suffix}" for number in range(2, MAX_FILES + 2))]
+    return next(each for each in names if each.lower() not in taken)
+
+
+def _as_csv(lines: list[Line]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in dataclasses.fields(Line)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(dataclasses.asdict(line) for line in lines)
+    return text.getvalue()

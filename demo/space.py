@@ -1,0 +1,105 @@
+"""Put the demo on a Hugging Face Space: `python -m demo.space USER/NAME [--private] [--dry-run]`.
+
+The Space gets what the page needs and nothing else. Log in first with `hf auth login`, or set HF_TOKEN.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+
+ROOT = Path(__file__).parent.parent
+PARTS = (
+    "app.py",
+    "README.md",
+    "LICENSE",
+    "CITATION.cff",
+    "demo/*.py",
+    "demo/*.md",
+    "demo/examples/*",
+    "mdrn/*.py",
+    "mdrn/*.csv",
+    "mdrn/weights/*.safetensors",
+    "results/README.md",
+    "results/*.png",
+    "results/tables/*.csv",
+)
+REQUIREMENTS = "requirements.txt"
+# The free hardware has no GPU, and PyTorch's wheels with CUDA take several GB and minutes of each build.
+CPU_WHEELS = "--extra-index-url https://download.pytorch.org/whl/cpu\n"
+_OURS_TO_KEEP = (".gitattributes",)  # the Hub writes it
+
+
+def contents(root: Path = ROOT) -> dict[str, bytes | Path]:
+    """Return what a Space is made of: path in the repository -> a file, or the bytes of one made for the Space.
+
+    Raises:
+        FileNotFoundError: if a part is missing.
+    """
+    found: dict[str, bytes | Path] = {}
+    for part in PARTS:
+        paths = sorted(path for path in root.glob(part) if path.is_file())
+        if not paths:
+            raise FileNotFoundError(f"{root / part}: expected at least one file, got none; use a whole checkout")
+        found |= {path.relative_to(root).as_posix(): path for path in paths}
+    found[REQUIREMENTS] = CPU_WHEELS.encode() + (root / REQUIREMENTS).read_bytes()
+    return found
+
+
+def upload(repo: str, api: HfApi, *, private: bool = False, root: Path = ROOT) -> str:
+    """Make the Space where it is missing, and replace its files by the demo's in one commit.
+
+    Args:
+        repo: 'user/name'.
+        api: what talks to the Hub.
+        private: whether a new Space is visible to its owner alone.
+        root: the checkout.
+
+    Returns:
+        The Space's address.
+    """
+    files = contents(root)
+    address = api.create_repo(repo, repo_type="space", space_sdk="gradio", private=private, exist_ok=True)
+    old = set(api.list_repo_files(repo, repo_type="space")) - set(files) - set(_OURS_TO_KEEP)
+    operations = [CommitOperationAdd(path, source) for path, source in files.items()]
+    operations += [CommitOperationDelete(path) for path in sorted(old)]
+    api.create_commit(repo, operations, commit_message="Update the demo", repo_type="space")
+    return str(address)
+
+
+def describe(files: dict[str, bytes | Path]) -> str:
+    """Return a line for each file with its size, and the sum."""
+    sizes = {path: len(x) if isinstance(x, bytes) else x.stat().st_size for path, x in files.items()}
+    lines = [f"{size:>9,}  {path}" for path, size in sorted(sizes.items())]
+    return "\n".join([*lines, f"{sum(sizes.values()):>9,}  bytes in {len(sizes)} files"])
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m demo.space", description=__doc__.splitlines()[0])
+    parser.add_argument("repo", metavar="USER/NAME", help="the Space; it is made if it does not exist")
+    parser.add_argument("--private", action="store_true", help="a new Space is visible to its owner alone")
+    parser.add_argument("--dry-run", action="store_true", help="list what would be uploaded; no network, no login")
+    options = parser.parse_args(arguments)
+    try:
+        validate_repo_id(options.repo)
+        if "/" not in options.repo:
+            raise HFValidationError(f"expected USER/NAME, got {options.repo!r}")
+        if options.dry_run:
+            print(f"Would upload to the Space {options.repo}:\n{describe(contents())}")
+        else:
+            print(upload(options.repo, HfApi(), private=options.private))
+    except Exception as error:  # whatever the Hub, the network or its library, which differs by version, complain of
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        print(f"python -m demo.space: {options.repo}: {reason}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""Several files into one zip: the service, the tab's handler and the endpoint."""
+
+import csv
+import io
+import zipfile
+from types import SimpleNamespace
+
+import gradio as gr
+import gradio_client
+import numpy as np
+import pytest
+from demo_site import RANGE, SINGLE, make_image
+from gradio_client import handle_file
+
+import mdrn
+from demo import batch, service
+from demo.files_tab import Files
+from demo.handlers import Stops
+from demo.workspace import Workspace
+from mdrn import image_io
+
+pytestmark = [pytest.mark.filterwarnings("ignore:.*grey network"), pytest.mark.usefixtures("address")]
+KINDS = {
+    "grey.png": ((37, 31), "uint8"),
+    "deep.tif": ((37, 31, 3), "uint16"),
+    "float.tiff": ((20, 31), "float32"),
+    "alpha.png": ((20, 31, 4), "uint16"),
+    "colour.bmp": ((20, 31, 3), "uint8"),
+}
+
+
+@pytest.fixture
+def uploads(tmp_path):
+    """Return good files of many kinds, a bad one among them, and one with another's name."""
+    for name, (shape, dtype) in KINDS.items():
+        image_io.write_image(tmp_path / name, make_image(shape, dtype))
+    (tmp_path / "bad.png").write_text("not an image")
+    (tmp_path / "more").mkdir()
+    image_io.write_image(tmp_path / "more" / "grey.png", make_image((20, 20), seed=7))
+    names = list(KINDS)
+    return [*(tmp_path / name for name in names[:2]), tmp_path / "bad.png", *(tmp_path / n for n in names[2:])] + [
+        tmp_path / "more" / "grey.png"
+    ]
+
+
+def check_zip(path, uploads):
+    """Check each result in a zip against the library, and that the bad file is named in the zip's own report."""
+    with zipfile.ZipFile(path) as archive:
+        lines = list(csv.DictReader(io.StringIO(archive.read(batch.REPORT).decode())))
+        assert [line["file"] for line in lines] == [upload.name for upload in uploads]
+        assert sorted(archive.namelist()) == sorted(
+            [batch.REPORT, *(line["result"] for line in lines if line["result"])]
+        )
+        for upload, line in zip(uploads, lines, strict=True):
+            if upload.name == "bad.png":
+                assert line["result"] == "" and "bad.png: expected a PNG" in line["note"]
+                continue
+            source, back = image_io.read_image(upload), image_io.read_image(archive.read(line["result"]))
+            assert back.format == source.format and back.pixels.dtype == source.pixels.dtype
+            assert np.array_equal(back.pixels, mdrn.denoise(source.pixels, 25))
+    return [line["result"] for line in lines]
+
+
+def test_each_file_comes_back_in_its_own_kind_and_a_bad_one_is_named(uploads, tmp_path):
+    folder = Workspace(tmp_path / "results").new("me")
+    steps = []
+    made, lines = batch.denoise_files(uploads, folder, 25, progress=lambda *step: steps.append(step))
+    results = check_zip(made, uploads)
+    assert "grey_denoised.png" in results and "grey_denoised_2.png" in results
+    assert list(folder.iterdir()) == [made] and str(tmp_path) not in " ".join(line.note for line in lines)
+    assert steps[-1] == (7, 7) and steps == sorted(steps)
+
+
+def test_the_endpoint_gives_the_same(address, uploads):
+    client = gradio_client.Client(address, verbose=False)
+    made, lines = client.predict([handle_file(path) for path in uploads], 25, api_name="/denoise_files")
+    check_zip(made, uploads)
+    assert [bool(line["result"]) for line in lines] == [path.name != "bad.png" for path in uploads]
+
+
+def test_limits_are_explained(uploads, tmp_path, monkeypatch):
+    folder = Workspace(tmp_path / "results").new("me")
+    with pytest.raises(service.DemoError, match="expected 1 to 50 files, got 51"):
+        batch.denoise_files(uploads[:1] * 51, folder)
+    with pytest.raises(service.DemoError, match="None of these files could be done. bad.png: expected a PNG"):
+        batch.denoise_files([tmp_path / "bad.png"], folder)
+    monkeypatch.setattr(batch, "MAX_PIXELS", 1000)
+    _, lines = batch.denoise_files(uploads[:2], folder, 25)
+    assert lines[0].result and not lines[1].result and "deep.tif: left out" in lines[1].note
+
+
+def test_the_tab_says_how_many_were_done_and_can_be_stopped(uploads, tmp_path):
+    files = Files(Workspace(tmp_path / "results"), Stops())
+    request = SimpleNamespace(session_hash="me")
+    asked = [[str(path) for path in uploads], False, 25, RANGE, 1.0, True, False]
+    button, table, text = files.denoise(*asked, request, progress=lambda *_, **__: None)
+    assert button.interactive and "**6 of 7 done**, **1 not**" in text
+    assert list(table["File"]) == [path.name for path in uploads]
+
+    def stop(*_, **__):
+        files.stops.stop(request)
+
+    before = set((tmp_path / "results").iterdir())
+    with pytest.raises(gr.Error, match="Stopped"):
+        files.denoise(*asked, request, progress=stop)
+    assert set((tmp_path / "results").iterdir()) == before
+    with pytest.raises(gr.Error, match="Choose some images"):
+        files.denoise(None, *asked[1:], request)
+
+
+def test_a_network_for_one_level_takes_no_other(tmp_path):
+    automatic, level = Files(Workspace(tmp_path), Stops()).fit(SINGLE)
+    assert automatic.value and not automatic.interactive and level.value == 25 and not level.interactive

@@ -1,4 +1,4 @@
-"""The command line: `python -m mdrn denoise | info | train`, also installed as `mdrn`.
+"""The command line: `python -m mdrn denoise | info | export | train`, also installed as `mdrn`.
 
 Exit codes: see `EXIT_CODES`, which --help shows.
 """
@@ -45,6 +45,13 @@ def _parser() -> argparse.ArgumentParser:
     info = commands.add_parser("info", help="say what a network is; without a name, list the released ones")
     info.add_argument("model", nargs="*", help="released ids or weights files")
     info.set_defaults(run=_info)
+
+    export = commands.add_parser("export", help="write a network as an ONNX file, any image size")
+    export.add_argument("model", help="released id or weights file")
+    export.add_argument("--format", choices=("onnx",), default="onnx")
+    export.add_argument("-o", "--output", type=Path, help="default: the network's id with .onnx")
+    export.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    export.set_defaults(run=_export)
 
     train = commands.add_parser("train", help="train one network; run again to resume")
     train.add_argument("--preset", default="mdrn", help="mdrn, mdrn_tiny, mdrn_rgb, mdrn_tiny_rgb or teacher")
@@ -98,6 +105,20 @@ def _info(options: argparse.Namespace) -> int:
             f"{model.receptive_field_radius} px"
         )
     return problems
+
+
+def _export(options: argparse.Namespace) -> int:
+    from mdrn.checkpoint import read_header
+    from mdrn.export import SUFFIX, export_onnx
+
+    output = options.output or Path(f"{read_header(options.model).id}{SUFFIX}")
+    if output.suffix != SUFFIX:
+        raise ValueError(f"{output}: expected a name that ends in {SUFFIX}, which tells ONNX files from others")
+    if output.exists() and not options.overwrite:
+        raise ValueError(f"{output}: exists already; add --overwrite to replace it")
+    export_onnx(options.model, output)
+    print(f"{options.model} -> {output}  {output.stat().st_size / 1e6:.1f} MB, same results as PyTorch; any image size")
+    return 0
 
 
 def _train(options: argparse.Namespace) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import os
 import sys
 import time
@@ -11,7 +12,9 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from mdrn import checkpoint, image_io, inference
+import numpy as np
+
+from mdrn import checkpoint, export, image_io, inference
 from mdrn.noise import check_noise_level
 
 PIPE = "-"
@@ -42,7 +45,8 @@ def add_denoise_parser(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--noise-level", type=_noise_level, default=None, metavar="auto|0-75", help="8-bit scale")
     parser.add_argument("--strength", type=float, default=1.0, help="0 leaves the image, 1 is the full effect")
-    parser.add_argument("--model", help="released id or weights file (see: mdrn info)")
+    parser.add_argument("--model", help="released id, weights file or ONNX file (see: mdrn info)")
+    parser.add_argument("--runtime", choices=("torch", "onnx"), help="default: onnx for an ONNX file, else torch")
     metadata = parser.add_mutually_exclusive_group()
     metadata.add_argument("--keep-metadata", action="store_true", help="keep EXIF, XMP and resolution (the default)")
     metadata.add_argument("--strip", action="store_true", help="leave them out; the colour profile stays")
@@ -140,8 +144,23 @@ def _check_options(options: argparse.Namespace) -> None:
         raise ValueError(f"{PIPE}: expected an image on standard input, got a terminal; add < FILE")
     if _to_stdout(options) and sys.stdout.isatty():
         raise ValueError(f"{PIPE}: standard output is a terminal; add > FILE, or name the output with -o")
+    if options.runtime is None:
+        options.runtime = "onnx" if str(options.model).endswith(export.SUFFIX) else "torch"
+    if options.runtime == "onnx" and options.device != "cpu":
+        raise ValueError(f"--device: ONNX Runtime works on the cpu here, got {options.device}; leave out one of them")
     if options.model:
-        checkpoint.load(options.model)
+        (_onnx if options.runtime == "onnx" else checkpoint.load)(options.model)
+
+
+_onnx = functools.lru_cache(export.load_onnx)
+
+
+def _network(options: argparse.Namespace, pixels: np.ndarray) -> str | export.OnnxDenoiser | None:
+    """Return what `restore` takes: the name that was given, if any, or a denoiser under ONNX Runtime."""
+    if options.runtime == "torch":
+        return options.model
+    colours = 3 if pixels.ndim == 3 and pixels.shape[2] >= 3 else 1
+    return _onnx(options.model or inference.default_model(colours))
 
 
 def _to_stdout(options: argparse.Namespace) -> bool:
@@ -222,7 +241,7 @@ def _denoise(job: _Job, options: argparse.Namespace, show: Callable[[float], Non
         result = inference.restore(
             page.pixels,
             options.noise_level,
-            options.model,
+            _network(options, page.pixels),
             strength=options.strength,
             tile=options.tile,
             device=options.device,

@@ -1,11 +1,15 @@
 """Exported networks restore what PyTorch's do, at any size, through the command line and tiles too."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
 from conftest import header_for, small_network
+from PIL import Image
 
-from mdrn import checkpoint, export
+from mdrn import checkpoint, export, load
+from mdrn.__main__ import main
 from mdrn.checkpoint import CheckpointError
 from mdrn.inference import restore
 
@@ -98,3 +102,29 @@ def test_a_network_that_exports_wrongly_is_not_written(exported, tmp_path, monke
     with pytest.raises(RuntimeError, match="differs"):
         export.export_onnx(tmp_path / "w.safetensors", tmp_path / "w.onnx")
     assert not (tmp_path / "w.onnx").exists()
+
+
+def test_the_command_line_exports_and_runs(tmp_path, capsys):
+    name, target = "mdrn_tiny.plain_n25_s0", tmp_path / "tiny.onnx"
+    assert main(["export", name, "--format", "onnx", "-o", str(target)]) == 0
+    assert str(target) in capsys.readouterr().out
+    before = target.read_bytes()
+    assert main(["export", name, "-o", str(target)]) == 2
+    assert "overwrite" in capsys.readouterr().err and target.read_bytes() == before
+    source = tmp_path / "in.png"
+    noisy = np.random.default_rng(0).normal(120, 25, (61, 47)).clip(0, 255).astype(np.uint8)
+    Image.fromarray(noisy).save(source)
+    for model, out in ((str(target), "a.png"), (name, "b.png")):
+        call = ["denoise", str(source), "-o", str(tmp_path / out), "--model", model, "--noise-level", "25"]
+        assert main([*call, "--runtime", "onnx"]) == 0
+        expected = restore(noisy, 25, load(name)).image.astype(int)
+        assert np.abs(np.asarray(Image.open(tmp_path / out)) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])
+def test_a_missing_package_is_named_with_the_command(package, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, package, None)
+    assert main(["export", "mdrn_tiny.plain_n25_s0", "-o", str(tmp_path / "x.onnx")]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and package in said and "pip install onnx onnxruntime onnxscript" in said
+    assert list(tmp_path.iterdir()) == []

@@ -1,7 +1,7 @@
 """`python -m benchmark.design`: the studies that chose stage design and training recipe, on the validation split.
 
 Each candidate of a study trains on equal patches, on one thread; a finished one is not trained again and a killed one
-goes on. The same command then times all of them in turn and writes `results/design/{study}.csv`, a table and a figure.
+goes on. The same command then times all of them in turn and writes `results/design/{study}.csv`, page and figure.
 Imports `mdrn` and this package; nothing imports this module.
 """
 
@@ -19,112 +19,19 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from benchmark.drawing import Figure, column_axes, finish, scatter
 from benchmark.rows import write_bytes_atomically
-from mdrn.model import PRESETS, ModelConfig
-from mdrn.train import TrainConfig
+from benchmark.studies import CONCLUSIONS, STUDIES
 
-LEVELS = (0.0, 75.0)
 SHOWN_LEVELS = ("15", "25", "50")
-TINY = PRESETS["mdrn_tiny"]
+PAGE = """# How design and recipe were chosen
 
-
-@dataclasses.dataclass(frozen=True)
-class FFDNetConfig:
-    """A well-known network trained with our recipe; see `benchmark.networks.FFDNet`."""
-
-    channels: int = 1
-
-    def build(self):
-        """Return the network with fresh weights."""
-        from benchmark.networks import FFDNet
-
-        return FFDNet(self.channels)
-
-
-@dataclasses.dataclass(frozen=True)
-class Candidate:
-    """One line of a study.
-
-    Args:
-        what: what it changes, for the table.
-        model: its network.
-        options: training options that differ from the defaults of `TrainConfig`.
-        then: what differs from `options` in a second run, which goes on from the first one's weights.
-        then_share: the second run's share of the pixels seen.
-    """
-
-    what: str
-    model: ModelConfig | FFDNetConfig = TINY
-    options: dict = dataclasses.field(default_factory=dict)
-    then: dict | None = None
-    then_share: float = 0.25
-
-    def configs(self, name: str, steps: int) -> list[TrainConfig]:
-        """Return the run or two of this candidate; `steps` counts batches of 16 patches of 64 x 64, whatever theirs."""
-        shares = [(1.0, self.options)]
-        if self.then is not None:
-            shares = [(1.0 - self.then_share, self.options), (self.then_share, self.options | self.then)]
-        configs = []
-        for number, (share, changed) in enumerate(shares):
-            options = {"noise_level": LEVELS, "cycle": number, **changed}
-            batch, patch = options.get("batch_size", 16), options.get("patch_size", 64)
-            equal = round(steps * share * 16 * 64**2 / (batch * patch**2))
-            configs.append(TrainConfig(preset=name, model=self.model, steps=equal, **options))
-        return configs
-
-
-STUDIES: dict[str, dict[str, Candidate]] = {
-    "designs": {  # near 0.12 M parameters
-        "two_stages": Candidate("reference: two stages, three scales"),
-        "plain_u": Candidate("one stage: a plain U", ModelConfig(widths=(24, 32, 48), stages=1)),
-        "three_stages": Candidate("three stages", ModelConfig(widths=(16, 16, 24), stages=3)),
-        "depth_1": Candidate("three stages that degrade once", ModelConfig(widths=(16, 32), stages=3)),
-        "depth_3": Candidate("stages that degrade three times", ModelConfig(widths=(16, 16, 16, 32))),
-        "shared": Candidate("two stages sharing weights", ModelConfig(widths=(16, 32, 48), shared=True)),
-        "full_entry": Candidate("full-resolution entry", ModelConfig(widths=(8, 16, 16, 32), entry=1)),
-        "input_fusion": Candidate(
-            "stages joined at their input alone", ModelConfig(widths=TINY.widths, fusion="input")
-        ),
-        "no_deep_supervision": Candidate("last stage supervised alone", options={"stage_weight": 0.0}),
-        "gelu": Candidate("GELU for ReLU", ModelConfig(widths=TINY.widths, activation="gelu")),
-        "ffdnet": Candidate("FFDNet, 4 times the parameters", FFDNetConfig()),
-        "ffdnet_slow": Candidate("FFDNet, learning rate 5e-4", FFDNetConfig(), {"learning_rate": 5e-4}),
-    },
-    "light": {  # for `mdrn_tiny`: at most 0.12 M parameters and 0.015 of DnCNN's time
-        "two_stages": Candidate("two stages", ModelConfig(widths=(16, 24, 32))),
-        "no_joint_blocks": Candidate(
-            "no blocks where stages join", ModelConfig(widths=(16, 24, 32), joint_blocks=False)
-        ),
-        "narrow": Candidate("narrower at the second scale", ModelConfig(widths=(16, 16, 32))),
-        "u_three_scales": Candidate("plain U", ModelConfig(widths=(16, 32, 48), stages=1)),
-        "u_four_scales": Candidate("plain U", ModelConfig(widths=(16, 16, 32, 48), stages=1)),
-    },
-    "recipe": {
-        "reference": Candidate("AdamW 2e-3, batch 16 of 64 x 64, L1"),
-        "batch_8": Candidate("batch 8", options={"batch_size": 8}),
-        "batch_32": Candidate("batch 32", options={"batch_size": 32}),
-        "patch_48": Candidate("patches of 48 x 48", options={"patch_size": 48}),
-        "patch_96": Candidate("patches of 96 x 96", options={"patch_size": 96}),
-        "rate_1e-3": Candidate("learning rate 1e-3", options={"learning_rate": 1e-3}),
-        "rate_4e-3": Candidate("learning rate 4e-3", options={"learning_rate": 4e-3}),
-        "lion": Candidate("Lion 3e-4", options={"optimizer": "lion", "learning_rate": 3e-4, "weight_decay": 1e-3}),
-        "muon": Candidate("Muon", options={"optimizer": "muon", "learning_rate": 1e-2}),
-        "charbonnier": Candidate("Charbonnier loss", options={"loss": "charbonnier"}),
-        "mse": Candidate("squared error", options={"loss": "mse"}),
-        "ema_0.9995": Candidate("longer running mean", options={"ema_decay": 0.9995}),
-        "no_decay": Candidate("no weight decay", options={"weight_decay": 0.0}),
-        "extra_data": Candidate("BSDS500 and extra photographs", options={"data": ("bsds", "extra")}),
-        "constant": Candidate("constant learning rate after warm-up", options={"final_learning_rate": 1.0}),
-        "two_cycles": Candidate("half the steps twice", then={"learning_rate": 1e-3}, then_share=0.5),
-        "mse_at_end": Candidate("squared error in the last quarter", then={"loss": "mse", "learning_rate": 5e-4}),
-        "growing": Candidate(
-            "48 x 48, in the second half 96 x 96",
-            options={"patch_size": 48},
-            then={"patch_size": 96},
-            then_share=0.5,
-        ),
-    },
-}
+Written by `python -m benchmark.design --study NAME` and `python -m benchmark.step_profile`; do not edit. All choices
+are made on the 32 validation images of BSDS500; no test set takes part. One seed for each candidate: repeated
+runs of one configuration differ by about 0.01 dB. `psnr_25`: mean PSNR in dB at noise level 25; `time_against_dncnn`:
+time for 512 x 512 grey, fp32, over DnCNN's in the same run; `patches_per_second`: training on one thread;
+`gmacs_256`: multiply-accumulates for 256 x 256, in 10^9; `radius`: of the receptive field, in pixels.
+"""
 
 
 def run_one(study: str, name: str, steps: int, runs: str, root: str | None) -> str:
@@ -186,8 +93,8 @@ def sample_source(device: str = "cpu"):
     return PatchSource.from_files(sample_files(), 1, torch.device(device))
 
 
-def write_report(study: str, records: dict[str, dict], facts: dict[str, dict], out: Path) -> str:
-    """Write the study's CSV, Markdown table and figure; return the table."""
+def write_study(study: str, records: dict[str, dict], facts: dict[str, dict], out: Path) -> None:
+    """Write the study's CSV file, best candidate first, and bring the page up to date."""
     order = sorted(records, key=lambda name: -sum(records[name]["psnr"][level] for level in SHOWN_LEVELS))
     lines = []
     for name in order:
@@ -195,31 +102,49 @@ def write_report(study: str, records: dict[str, dict], facts: dict[str, dict], o
         psnr = {f"psnr_{level}": round(record["psnr"][level], 3) for level in SHOWN_LEVELS}
         what = STUDIES[study][name].what
         lines.append({"name": name, "what": what, **facts[name], "patches": record["patches"], **psnr})
-    if study != "recipe":
-        _figure(study, lines).write(out)
-    return write_table(lines, out, study)
+    write_csv(pd.DataFrame(lines), out / f"{study}.csv")
+    write_page(out)
 
 
-def write_table(lines: list[dict], out: Path, name: str) -> str:
-    """Write lines with the same keys as `{name}.csv` and as a Markdown table `{name}.md`; return the table."""
-    frame = pd.DataFrame(lines)
-    write_bytes_atomically(out / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n").encode())
-    rows = [frame.columns, ["---"] * len(frame.columns), *frame.astype(str).to_numpy()]
-    table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
-    write_bytes_atomically(out / f"{name}.md", (table + "\n").encode())
-    return table
+def write_csv(frame: pd.DataFrame, path: Path) -> None:
+    """Write a table, atomically."""
+    write_bytes_atomically(path, frame.to_csv(index=False, lineterminator="\n").encode())
 
 
-def _figure(study: str, lines: list[dict]):
-    from benchmark.drawing import column_axes, finish, scatter
+def write_page(out: Path) -> None:
+    """Write `README.md` and the figures from the CSV files in `out`."""
+    parts = [PAGE]
+    for study in STUDIES:
+        if not (out / f"{study}.csv").exists():
+            continue
+        frame = pd.read_csv(out / f"{study}.csv")
+        parts += [f"## {study}\n", CONCLUSIONS[study](frame.set_index("name")) + "\n"]
+        if study != "recipe":
+            figure = _figure(study, frame)
+            figure.write(out)
+            parts.append(f"![{figure.caption}]({figure.name}.png)\n")
+        parts.append(as_markdown(frame))
+    for path in sorted(out.glob("step_*.csv")):
+        frame = pd.read_csv(path)
+        parts += [f"## {path.stem}\n", CONCLUSIONS["step"](frame) + "\n", as_markdown(frame)]
+    write_bytes_atomically(out / "README.md", "\n".join(parts).encode())
 
-    shown = [line for line in lines if line["time_against_dncnn"] != ""]
+
+def as_markdown(frame: pd.DataFrame) -> str:
+    """Return a table in Markdown, empty cells for what is missing."""
+    text = frame.astype(object).where(frame.notna(), "").astype(str)
+    rows = [frame.columns, ["---"] * len(frame.columns), *text.to_numpy()]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
+
+
+def _figure(study: str, frame: pd.DataFrame) -> Figure:
     with column_axes() as (figure, axes):
-        points = [(line["time_against_dncnn"], line["psnr_25"], line["name"]) for line in shown]
-        scatter(axes, points, [])
+        points = list(zip(frame.time_against_dncnn, frame.psnr_25, frame.name, strict=True))
+        ours = [point for point in points if point[2] in ("two_stages", "plain_u")]
+        scatter(axes, [point for point in points if point not in ours], ours)
         axes.set_xlabel("time for 512 x 512 against DnCNN")
         axes.set_ylabel("validation PSNR at 25 (dB)")
-        return finish(figure, study, "Stage designs: validation PSNR against CPU time.")
+        return finish(figure, study, f"Study '{study}': validation PSNR at level 25 against CPU time.")
 
 
 def main() -> int:
@@ -231,7 +156,11 @@ def main() -> int:
     parser.add_argument("--runs", default="runs/design")
     parser.add_argument("--data-root")
     parser.add_argument("--out", type=Path, default=Path("results/design"))
+    parser.add_argument("--report-only", action="store_true", help="write page and figures from the CSV files alone")
     options = parser.parse_args()
+    if options.report_only:
+        write_page(options.out)
+        return 0
     names = options.only or list(STUDIES[options.study])
     unknown = sorted(set(names) - set(STUDIES[options.study]))
     if unknown:
@@ -250,7 +179,7 @@ def main() -> int:
             records[futures[future]] = {"psnr": record["history"][-1]["psnr"], "patches": record["patches"]}
             print(futures[future], record["history"][-1]["psnr"], f"{record['seconds']:.0f} s", flush=True)
     if records:
-        print(write_report(options.study, records, measure(options.study, list(records)), options.out))
+        write_study(options.study, records, measure(options.study, list(records)), options.out)
     return 0 if len(records) == len(names) else 2
 
 

@@ -9,10 +9,11 @@ import argparse
 import sys
 from pathlib import Path
 
+import pandas as pd
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from benchmark.design import sample_source, write_table
+from benchmark.design import sample_source, write_csv, write_page
 from mdrn.recipe import NETWORKS, TrainConfig
 from mdrn.trainer import Trainer, build_criterion, draw_batch
 
@@ -57,7 +58,8 @@ def main() -> int:
         if config.channels == 1:
             measured = shares(preset, options.device, options.steps)
             lines.append({"network": preset, "device": options.device} | {f"{k} (%)": v for k, v in measured.items()})
-    print(write_table(lines, options.out, f"step_{options.device}"))
+    write_csv(pd.DataFrame(lines), options.out / f"step_{options.device}.csv")
+    write_page(options.out)
     return 0
 
 

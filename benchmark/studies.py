@@ -1,0 +1,171 @@
+"""What the studies of `benchmark.design` compare, and the sentences that their tables are read with.
+
+`benchmark.design` imports this module.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pandas as pd
+
+from mdrn.model import PRESETS, ModelConfig
+from mdrn.recipe import TrainConfig
+
+LEVELS = (0.0, 75.0)
+TINY = PRESETS["mdrn_tiny"]
+
+
+@dataclasses.dataclass(frozen=True)
+class FFDNetConfig:
+    """A well-known network trained with our recipe; see `benchmark.networks.FFDNet`."""
+
+    channels: int = 1
+
+    def build(self):
+        """Return the network with fresh weights."""
+        from benchmark.networks import FFDNet
+
+        return FFDNet(self.channels)
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """One line of a study.
+
+    Args:
+        what: what it changes, for the table.
+        model: its network.
+        options: training options that differ from the defaults of `TrainConfig`.
+        then: what differs from `options` in a second run, which goes on from the first one's weights.
+        then_share: the second run's share of the pixels seen.
+    """
+
+    what: str
+    model: ModelConfig | FFDNetConfig = TINY
+    options: dict = dataclasses.field(default_factory=dict)
+    then: dict | None = None
+    then_share: float = 0.25
+
+    def configs(self, name: str, steps: int) -> list[TrainConfig]:
+        """Return the run or two of this candidate; `steps` counts batches of 16 patches of 64 x 64, whatever theirs."""
+        shares = [(1.0, self.options)]
+        if self.then is not None:
+            shares = [(1.0 - self.then_share, self.options), (self.then_share, self.options | self.then)]
+        configs = []
+        for number, (share, changed) in enumerate(shares):
+            options = {"noise_level": LEVELS, "cycle": number, **changed}
+            batch, patch = options.get("batch_size", 16), options.get("patch_size", 64)
+            equal = round(steps * share * 16 * 64**2 / (batch * patch**2))
+            configs.append(TrainConfig(preset=name, model=self.model, steps=equal, **options))
+        return configs
+
+
+STUDIES: dict[str, dict[str, Candidate]] = {
+    "designs": {  # near 0.12 M parameters
+        "two_stages": Candidate("reference: two stages, three scales"),
+        "plain_u": Candidate("one stage: a plain U", ModelConfig(widths=(24, 32, 48), stages=1)),
+        "three_stages": Candidate("three stages", ModelConfig(widths=(16, 16, 24), stages=3)),
+        "depth_1": Candidate("three stages that degrade once", ModelConfig(widths=(16, 32), stages=3)),
+        "depth_3": Candidate("stages that degrade three times", ModelConfig(widths=(16, 16, 16, 32))),
+        "shared": Candidate("two stages sharing weights", ModelConfig(widths=(16, 32, 48), shared=True)),
+        "full_entry": Candidate("full-resolution entry", ModelConfig(widths=(8, 16, 16, 32), entry=1)),
+        "input_fusion": Candidate(
+            "stages joined at their input alone", ModelConfig(widths=TINY.widths, fusion="input")
+        ),
+        "no_deep_supervision": Candidate("last stage supervised alone", options={"stage_weight": 0.0}),
+        "gelu": Candidate("GELU for ReLU", ModelConfig(widths=TINY.widths, activation="gelu")),
+        "ffdnet": Candidate("FFDNet, 4 times the parameters", FFDNetConfig()),
+        "ffdnet_slow": Candidate("FFDNet, learning rate 5e-4", FFDNetConfig(), {"learning_rate": 5e-4}),
+    },
+    "light": {  # for `mdrn_tiny`: at most 0.12 M parameters and 0.015 of DnCNN's time
+        "two_stages": Candidate("two stages", ModelConfig(widths=(16, 24, 32))),
+        "no_joint_blocks": Candidate(
+            "no blocks where stages join", ModelConfig(widths=(16, 24, 32), joint_blocks=False)
+        ),
+        "narrow": Candidate("narrower at the second scale", ModelConfig(widths=(16, 16, 32))),
+        "u_three_scales": Candidate("plain U", ModelConfig(widths=(16, 32, 48), stages=1)),
+        "u_four_scales": Candidate("plain U", ModelConfig(widths=(16, 16, 32, 48), stages=1)),
+    },
+    "recipe": {
+        "reference": Candidate("AdamW 2e-3, batch 16 of 64 x 64, L1"),
+        "batch_4": Candidate("batch 4", options={"batch_size": 4}),
+        "batch_8": Candidate("batch 8", options={"batch_size": 8}),
+        "batch_32": Candidate("batch 32", options={"batch_size": 32}),
+        "patch_48": Candidate("patches of 48 x 48", options={"patch_size": 48}),
+        "patch_96": Candidate("patches of 96 x 96", options={"patch_size": 96}),
+        "rate_1e-3": Candidate("learning rate 1e-3", options={"learning_rate": 1e-3}),
+        "rate_4e-3": Candidate("learning rate 4e-3", options={"learning_rate": 4e-3}),
+        "lion": Candidate("Lion 3e-4", options={"optimizer": "lion", "learning_rate": 3e-4, "weight_decay": 1e-3}),
+        "muon": Candidate("Muon", options={"optimizer": "muon", "learning_rate": 1e-2}),
+        "charbonnier": Candidate("Charbonnier loss", options={"loss": "charbonnier"}),
+        "mse": Candidate("squared error", options={"loss": "mse"}),
+        "ema_0.9995": Candidate("longer running mean", options={"ema_decay": 0.9995}),
+        "no_decay": Candidate("no weight decay", options={"weight_decay": 0.0}),
+        "extra_data": Candidate("BSDS500 and extra photographs", options={"data": ("bsds", "extra")}),
+        "constant": Candidate("constant learning rate after warm-up", options={"final_learning_rate": 1.0}),
+        "two_cycles": Candidate("half the steps twice", then={"learning_rate": 1e-3}, then_share=0.5),
+        "mse_at_end": Candidate("squared error in the last quarter", then={"loss": "mse", "learning_rate": 5e-4}),
+        "growing": Candidate(
+            "48 x 48, in the second half 96 x 96",
+            options={"patch_size": 48},
+            then={"patch_size": 96},
+            then_share=0.5,
+        ),
+    },
+}
+
+
+def gain(rows: pd.DataFrame, name: str, over: str) -> str:
+    """Return how many dB candidate `name` is above `over` at levels 15, 25 and 50: '+0.09 / +0.07 / +0.07 dB'."""
+    columns = [column for column in rows if column.startswith("psnr_")]
+    return " / ".join(f"{rows.loc[name, column] - rows.loc[over, column]:+.2f}" for column in columns) + " dB"
+
+
+def _designs(rows: pd.DataFrame) -> str:
+    staged = [name for name in rows.index if not name.startswith(("plain_u", "ffdnet", "two_stages"))]
+    others = "; ".join(f"{rows.loc[name, 'what']} {gain(rows, name, 'two_stages')}" for name in staged)
+    ours, plain = rows.loc["two_stages"], rows.loc["plain_u"]
+    duration = plain.time_against_dncnn / ours.time_against_dncnn
+    text = (
+        f"**At equal parameters (0.12 M) and equal patches the stages do not earn their place in PSNR**: a plain U is "
+        f"{gain(rows, 'plain_u', 'two_stages')} above two stages (levels 15 / 25 / 50) and takes "
+        f"{duration:.2f} times as long. What two stages give is an image after each stage and a receptive field of "
+        f"{ours.radius:.0f} instead of {plain.radius:.0f} pixels. The presets keep them, because removing noise "
+        f"progressively is what the abstract describes; who wants PSNR alone takes "
+        f"`ModelConfig(stages=1)`. Against two stages: {others}."
+    )
+    theirs = [name for name in rows.index if name.startswith("ffdnet")]
+    if theirs:
+        best = rows.loc[theirs].psnr_25.idxmax()
+        parameters, duration = (rows.loc[best, c] / ours[c] for c in ("parameters", "time_against_dncnn"))
+        text += (
+            f" FFDNet trained alike ({rows.loc[best, 'what']}), with {parameters:.1f} times the parameters and "
+            f"{duration:.0f} times the time: {gain(rows, best, 'two_stages')}."
+        )
+    return text
+
+
+def _light(rows: pd.DataFrame) -> str:
+    within = rows[rows.time_against_dncnn <= 0.015]
+    best = within.psnr_25.idxmax() if len(within) else rows.time_against_dncnn.idxmin()
+    taken, ours = (rows.loc[name, "time_against_dncnn"] for name in (best, "two_stages"))
+    return (
+        f"Can `mdrn_tiny` be faster? The best design within 0.015 of DnCNN's time is `{best}` "
+        f"({rows.loc[best, 'what']}, {taken:.4f}): {gain(rows, best, 'two_stages')} against the preset, which takes "
+        f"{ours:.4f}. Leaving out the blocks where stages join costs {gain(rows, 'no_joint_blocks', 'two_stages')}, "
+        f"a narrower second scale {gain(rows, 'narrow', 'two_stages')}. The preset keeps two stages and their quality."
+    )
+
+
+def _recipe(rows: pd.DataFrame) -> str:
+    compared = "; ".join(f"{rows.loc[n, 'what']} {gain(rows, n, 'reference')}" for n in rows.index if n != "reference")
+    return f"Against the reference ({rows.loc['reference', 'what']}), at equal pixels seen: {compared}."
+
+
+def _step(rows: pd.DataFrame) -> str:
+    shares = ", ".join(f"{row['convolution (%)']:.0f} % in `{row['network']}`" for _, row in rows.iterrows())
+    return f"Convolutions are {shares} of a training step's operator time."
+
+
+CONCLUSIONS = {"designs": _designs, "light": _light, "recipe": _recipe, "step": _step}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,6 +75,18 @@ class Figure:
         return paths
 
 
+def plain_log_ticks(axes) -> None:
+    """Label a logarithmic x axis with plain numbers, as many as there is room for."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    low, high = axes.get_xlim()
+    decades = math.log10(high / low)
+    subs = (1, 1.5, 2, 3, 5, 7) if decades < 1 else (1, 2, 5) if decades < 1.7 else (1,)
+    axes.xaxis.set_major_locator(LogLocator(subs=subs))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
 def scatter(axes, theirs: list[tuple[float, float, str]], ours: list[tuple[float, float, str]]) -> None:
     """Draw (x, y, name) over a logarithmic x: published points grey and labelled, ours in colour with a legend."""
     axes.scatter([x for x, _, _ in theirs], [y for _, y, _ in theirs], color=GREY, marker="o", s=14)
@@ -82,6 +95,7 @@ def scatter(axes, theirs: list[tuple[float, float, str]], ours: list[tuple[float
         axes.scatter([x], [y], s=26, zorder=3, label=name, **style)
     axes.set_xscale("log")
     axes.margins(x=0.22, y=0.12)
+    plain_log_ticks(axes)
     axes.legend(loc="lower right")
     _place_labels(axes, theirs, [(x, y) for x, y, _ in ours])
 
@@ -123,6 +137,22 @@ def column_axes(panels: int | None = None) -> Iterator[tuple]:
         FigureCanvasAgg(figure)
         axes = figure.subplots(panels or 1, 1, squeeze=False)[:, 0]
         yield figure, axes[0] if panels is None else list(axes)
+
+
+@contextlib.contextmanager
+def panel_grid(rows: int, columns: int, size: tuple[float, float]) -> Iterator[tuple]:
+    """Open a figure of `size` inches for images, axes hidden; yields it and an array (rows, columns) of axes."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure as MplFigure
+
+    with matplotlib.rc_context(STYLE | {"axes.grid": False, "axes.titlesize": 6.5, "axes.titlepad": 3}):
+        figure = MplFigure(figsize=size, layout="constrained")
+        FigureCanvasAgg(figure)
+        grid = figure.subplots(rows, columns, squeeze=False)
+        for axes in grid.flat:
+            axes.set_axis_off()
+        yield figure, grid
 
 
 def finish(figure, name: str, caption: str) -> Figure:

@@ -65,7 +65,7 @@ def evaluate(
     Raises:
         EvaluationError: if a method fails on an image or returns something that is not an image.
     """
-    record = _record(method.key(), test_set, noise_level, conditions) | method.facts()
+    record = _record(method.key(), test_set, noise_level, conditions) | method.facts(conditions.device)
     began = time.perf_counter()
     rows = []
     with exact_fp32(), torch.inference_mode():
@@ -80,7 +80,7 @@ def evaluate(
             except (ValueError, RuntimeError) as error:
                 raise EvaluationError(f"{method.name} on {test_set.name} {name}: {error}") from error
             on_image()
-    return record | {"seconds": round(time.perf_counter() - began, 2)}, rows
+    return record | {"seconds": round(time.perf_counter() - began, 3)}, rows
 
 
 def evaluate_estimator(
@@ -101,7 +101,7 @@ def evaluate_estimator(
         seconds = time.perf_counter() - start
         rows.append(_row(record, name, 1, 1, estimated_level=level, seconds=seconds))
         on_image()
-    return record | {"seconds": round(time.perf_counter() - began, 2)}, rows
+    return record | {"seconds": round(time.perf_counter() - began, 3)}, rows
 
 
 @contextlib.contextmanager

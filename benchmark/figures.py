@@ -43,9 +43,7 @@ def against_parameters(results: Results, frame: pd.DataFrame, suffix: str) -> Fi
     theirs = [(row.params_m, row.psnr, row.method) for row in quoted.itertuples()]
     with column_axes() as (figure, axes):
         scatter(axes, theirs, ours)
-        axes.set(
-            xscale="log", xlabel="parameters (millions)", ylabel=f"PSNR (dB), {set_name}, level {level_text(level)}"
-        )
+        axes.set(xlabel="parameters (millions)", ylabel=f"PSNR (dB), {set_name}, level {level_text(level)}")
         caption = f"PSNR against parameters, {set_name} at level {level_text(level)}; grey: as published."
         return finish(figure, f"psnr_against_parameters{suffix}", caption)
 
@@ -57,6 +55,7 @@ def against_time(results: Results, frame: pd.DataFrame, suffix: str) -> Figure |
         return None
     set_name, level, means = chosen
     speed = speed[speed.run == speed.run.iloc[-1]]
+    speed = speed[speed["size"] == (512 if (speed["size"] == 512).any() else speed["size"].iloc[0])]
     times = speed.groupby("network").milliseconds.min()
     ours = []
     for network, psnr in means.items():
@@ -75,9 +74,33 @@ def against_time(results: Results, frame: pd.DataFrame, suffix: str) -> Figure |
     with column_axes() as (figure, axes):
         scatter(axes, theirs, ours)
         label = f"ms for {first['size']}x{first['size']}, {first.machine}, {first.threads} threads"
-        axes.set(xscale="log", xlabel=label, ylabel=f"PSNR (dB), {set_name}, level {level_text(level)}")
+        axes.set(xlabel=label, ylabel=f"PSNR (dB), {set_name}, level {level_text(level)}")
         caption = f"PSNR against time on the CPU, {set_name} at level {level_text(level)}; grey: PSNR as published."
         return finish(figure, f"psnr_against_cpu_time{suffix}", caption)
+
+
+def throughput(results: Results) -> list[Figure]:
+    """Megapixels per second against image size on the CPU, in the newest run of several sizes; none without one."""
+    speed = results.speed[(results.speed.device == "cpu") & results.speed.milliseconds.notna()]
+    speed = speed[speed.groupby("run")["size"].transform("nunique") > 1]
+    if speed.empty:
+        return []
+    speed = speed[speed.run == speed.run.iloc[-1]]
+    times = speed.groupby(["network", "size"]).milliseconds.min().unstack()
+    with column_axes() as (figure, axes):
+        for index, (name, line) in enumerate(times.sort_values(times.columns[0]).iterrows()):
+            line = line.dropna()
+            side = line.index.to_numpy()
+            axes.plot(side**2 / 1e6, side**2 / line / 1000, label=name, **_method_style(index))
+        axes.set(xscale="log", yscale="log", xlabel="megapixels of the image", ylabel="megapixels per second")
+        figure.legend(loc="outside upper center", ncols=3)
+        first = speed.iloc[0]
+        caption = f"Speed against image size, fp32, on {first.machine}, {first.threads} threads; higher is faster."
+        return [finish(figure, "throughput", caption)]
+
+
+def _method_style(index: int) -> dict[str, str]:
+    return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
 
 
 def progressive(results: Results, plan: str, protocol: str, suffix: str) -> Figure | None:
@@ -138,6 +161,7 @@ def gain_by_level(frame: pd.DataFrame, protocol: str, suffix: str) -> Figure | N
                 label=f"{size} {strategy}",
             )
         axes.axhline(0, color=GREY, linewidth=0.8)
+        axes.set_xticks(sorted({gain.at_level for gain in found}))
         axes.set(xlabel="noise level", ylabel=f"gain over plain (dB), {found[0].set_name}")
         axes.legend()
         caption = f"What distillation gains over the plain strategy, with 95 % intervals over images, {protocol}."
@@ -164,7 +188,7 @@ def gain_by_image(frame: pd.DataFrame, protocol: str, suffix: str) -> Figure | N
 
 def training_curves(frame: pd.DataFrame, curves: Path, suffix: str) -> Figure | None:
     """Validation PSNR against training patches, one panel for each level; None without curves."""
-    runs = sorted(set(frame.method[frame.weights != ""]))
+    runs = sorted({run for run in frame.method[frame.weights != ""] if not run.startswith("teacher.")})
     records = [json.loads((curves / f"{run}.json").read_text()) for run in runs if (curves / f"{run}.json").is_file()]
     panels: dict[str, list[tuple[str, list[float], list[float]]]] = {}
     for record in records:
@@ -189,8 +213,8 @@ def training_curves(frame: pd.DataFrame, curves: Path, suffix: str) -> Figure | 
                 axes.plot(patches, psnr, label=_network_label(run), **style)
             axes.set_title(f"level {level}")
             axes.set_ylabel("validation PSNR (dB)")
-            handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-            axes.legend(handles.values(), handles.keys(), loc="lower right")
+        lines = {line.get_label(): line for axes in grid for line in axes.get_lines()}
+        figure.legend([lines[label] for label in colours], colours, loc="outside lower center", ncols=2)
         grid[-1].set_xlabel("training patches (thousands)")
         caption = "Training curves: mean PSNR on the validation split against patches seen."
         return finish(figure, f"training_curves{suffix}", caption)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+from collections.abc import Callable
 from pathlib import Path
 
 from tqdm import tqdm
 
 from benchmark import rows, testsets
 from benchmark.evaluate import ESTIMATOR_LEVELS, Conditions, evaluate, evaluate_estimator
-from benchmark.methods import NOISY, Method, estimator_key
+from benchmark.methods import BM3D, NOISY, Method, estimator_key
 from benchmark.rows import ESTIMATOR, Row
 from mdrn.data import DataError
 from mdrn.noise import estimate_noise_level
@@ -80,16 +81,20 @@ def choose_sets(root: Path | None, asked: list[str] | None) -> tuple[list[str], 
 
 
 def choose_methods(methods: list[Method], asked: list[str] | None) -> list[Method]:
-    """Keep the methods whose names match one of the patterns asked for; None keeps all.
+    """Keep the methods whose names match one of the patterns asked for; None keeps all but those on request.
 
     Raises:
         MethodError: if a pattern matches nothing.
     """
     names = [method.name for method in methods] + [ESTIMATOR]
     for pattern in asked or []:
+        if pattern == BM3D and BM3D not in names:
+            raise MethodError("--methods bm3d: not installed; `pip install bm3d` (its licence: non-commercial use)")
         if not fnmatch.filter(names, pattern):
             raise MethodError(f"--methods: expected some of {', '.join(names)}, got {pattern!r}")
-    return [m for m in methods if asked is None or any(fnmatch.fnmatch(m.name, pattern) for pattern in asked)]
+    if asked is None:
+        return [method for method in methods if not method.on_request]
+    return [method for method in methods if any(fnmatch.fnmatch(method.name, pattern) for pattern in asked)]
 
 
 def wanted_jobs(
@@ -128,6 +133,32 @@ def missing_jobs(jobs: list[Job], conditions: Conditions, out: Path) -> list[Job
     return [job for job in jobs if job.identity(conditions) not in done]
 
 
+def seconds_left(jobs: list[Job], conditions: Conditions) -> float:
+    """Measure how long evaluations take here: each kind of method on a crop, twice, the first time not counted."""
+    per_pixel: dict[tuple, float] = {}
+    total = 0.0
+    for job in jobs:
+        channels = testsets.SETS[job.set_name].channels
+        network = job.method.header.model if job.method and job.method.header else job.name
+        kind = (network, channels, job.method is not None and job.method.estimate is not None)
+        if kind not in per_pixel:
+            image = testsets.load("samples_rgb" if channels == 3 else "samples").images["coffee"][:192, :320]
+            crop = testsets.TestSet("crop", channels, {"coffee": image})
+            for _ in range(2):
+                record, _ = _evaluate(job, crop, conditions)
+            per_pixel[kind] = record["seconds"] / (image.shape[0] * image.shape[1])
+        total += per_pixel[kind] * testsets.pixels(job.set_name)
+    return total
+
+
+def _evaluate(
+    job: Job, test_set: testsets.TestSet, conditions: Conditions, on_image: Callable[[], object] = lambda: None
+) -> tuple[dict[str, object], list[Row]]:
+    if job.method:
+        return evaluate(job.method, test_set, job.noise_level, conditions, on_image)
+    return evaluate_estimator(estimate_noise_level, test_set, job.noise_level, conditions, on_image)
+
+
 def run_jobs(jobs: list[Job], conditions: Conditions, out: Path, root: Path | None, quiet: bool = False) -> int:
     """Do evaluations one after another; each one's rows are written when it is complete.
 
@@ -148,12 +179,7 @@ def run_jobs(jobs: list[Job], conditions: Conditions, out: Path, root: Path | No
                 bar.set_description_str(f"reading {job.set_name}")
                 test_set = testsets.load(job.set_name, root)
             bar.set_description_str(f"{job.set_name} {job.noise_level:g} {job.name}")
-            if job.method:
-                record, new = evaluate(job.method, test_set, job.noise_level, conditions, bar.update)
-            else:
-                record, new = evaluate_estimator(
-                    estimate_noise_level, test_set, job.noise_level, conditions, bar.update
-                )
+            record, new = _evaluate(job, test_set, conditions, bar.update)
             rows.append_evaluation(out / rows.EVALUATIONS, record)
             rows.append(out / rows.ROWS, new)
             written += len(new)

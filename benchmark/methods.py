@@ -1,27 +1,36 @@
 """What can be evaluated: released or given networks, the noisy input itself and classical methods, all alike.
 
+BM3D is one of them where the package `bm3d` is installed, and then only if it is asked for: its licence is for
+non-commercial use.
+
 `evaluate` and `run` import this module; it imports `mdrn`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import inspect
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import nn
 
 import mdrn
-from benchmark.networks import gmacs
+from benchmark.cost import cost
+from benchmark.networks import FFDNet, gmacs
 from benchmark.rows import AUTO, ESTIMATOR, short_hash
-from mdrn.checkpoint import Header, read_header
+from mdrn.checkpoint import CheckpointError, Header, find_weights, read_header, tensors_sha256
 from mdrn.classical import CLASSICAL
 from mdrn.model import count_parameters
 from mdrn.noise import estimate_noise_level
 
-NOISY = "noisy"
+NOISY, BM3D = "noisy", "bm3d"
 DEFAULT_LEVELS = (15.0, 25.0, 50.0)
 Restore = Callable[[torch.Tensor, float], list[torch.Tensor]]
 
@@ -40,6 +49,8 @@ class Method:
         header: of the weights file, if it has weights.
         plan: see `benchmark.rows.Row`.
         estimate: (H, W) or (H, W, 3) float noisy image -> noise level on the 8-bit scale; None is told the true level.
+        source: released id or file of the weights, if it has weights.
+        on_request: whether it is left out unless it is asked for.
     """
 
     name: str
@@ -51,6 +62,8 @@ class Method:
     header: Header | None = None
     plan: str = ""
     estimate: Callable[[np.ndarray], float] | None = None
+    source: str = ""
+    on_request: bool = False
 
     def key(self) -> dict[str, str]:
         """Return what tells this method's rows from others', as in `benchmark.rows.Row`."""
@@ -66,12 +79,13 @@ class Method:
             return [low] if asked is None or low in asked else []
         return [level for level in asked or DEFAULT_LEVELS if low <= level <= high]
 
-    def facts(self) -> dict[str, object]:
-        """Return what the report says of a network: size, cost and training; nothing for other methods."""
+    def facts(self, device: str = "cpu") -> dict[str, object]:
+        """Return what the report says of a network: size, cost on a device and training; nothing for other methods."""
         if self.header is None:
             return {}
-        model = self.header.model.build()
-        return {
+        model = load_network(self.source)
+        kind = short_hash([type(model).__name__, dataclasses.asdict(self.header.model)])
+        return cost(kind, self.source, device, torch.get_num_threads()) | {
             "parameters": count_parameters(model),
             "gmacs_256": round(gmacs(model, self.header.model.channels), 4),
             "patches": self.header.patches,
@@ -95,6 +109,45 @@ def classical(name: str) -> Method:
     return Method(name, _source_hash(function), "", lambda device: lambda noisy, sigma: [function(noisy, sigma)])
 
 
+def bm3d() -> Method:
+    """Return BM3D as the package of its authors computes it (licence: non-commercial use)."""
+
+    def restore(noisy: torch.Tensor, sigma: float) -> list[torch.Tensor]:
+        import bm3d as package
+
+        image = noisy[0].permute(1, 2, 0).cpu().numpy().astype(np.float64)
+        restored = package.bm3d(image[..., 0], sigma) if image.shape[2] == 1 else package.bm3d_rgb(image, sigma)
+        restored = np.asarray(restored, dtype=np.float32).reshape(image.shape)
+        return [torch.from_numpy(restored).permute(2, 0, 1)[None]]
+
+    return Method(BM3D, short_hash(["bm3d", metadata.version("bm3d")]), "", lambda device: restore, on_request=True)
+
+
+def load_network(id_or_path: str | Path, device: str = "cpu") -> nn.Module:
+    """Load a network of this project, or an FFDNet trained with its recipe.
+
+    The file of an FFDNet (see `benchmark.design`) is told apart by the names of its tensors.
+
+    Raises:
+        CheckpointError: if the file is missing, not ours, or damaged.
+    """
+    path = find_weights(id_or_path)
+    header = read_header(path)
+    with safe_open(path, framework="pt") as file:
+        ours = not all(name.startswith("body.") for name in file.keys())  # noqa: SIM118
+    if ours:
+        return mdrn.load(path, device)
+    tensors = load_file(path)
+    if tensors_sha256(tensors) != header.sha256:
+        raise CheckpointError(f"{path}: its tensors are not the ones that were written (SHA-256); get the file again")
+    model = FFDNet(header.model.channels)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path}: its tensors fit neither a network of this project nor FFDNet") from error
+    return model.to(device).eval()
+
+
 def network(id_or_path: str | Path, plan: str) -> Method:
     """Return the method of a released id or weights file, as part of a plan.
 
@@ -104,7 +157,7 @@ def network(id_or_path: str | Path, plan: str) -> Method:
     header = read_header(id_or_path)
 
     def prepare(device: str) -> Restore:
-        model = mdrn.load(id_or_path, device).to(memory_format=torch.channels_last)
+        model = load_network(id_or_path, device).to(memory_format=torch.channels_last)
         if hasattr(model, "progressive"):
             return model.progressive
         return lambda noisy, sigma: [model(noisy, sigma)]
@@ -118,6 +171,7 @@ def network(id_or_path: str | Path, plan: str) -> Method:
         levels=header.noise_level,
         header=header,
         plan=plan,
+        source=str(id_or_path),
     )
 
 
@@ -133,8 +187,9 @@ def estimator_key(estimate: Callable[[np.ndarray], float] = estimate_noise_level
 
 
 def without_weights() -> list[Method]:
-    """Return the noisy input and the classical methods."""
-    return [noisy_input(), *(classical(name) for name in CLASSICAL)]
+    """Return the noisy input and the classical methods, BM3D last if it is installed."""
+    found = [noisy_input(), *(classical(name) for name in CLASSICAL)]
+    return [*found, bm3d()] if importlib.util.find_spec("bm3d") else found
 
 
 def networks(weights: list[str | Path], plan: str) -> list[Method]:

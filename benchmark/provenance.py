@@ -11,7 +11,7 @@ import torch
 
 from mdrn.train import git_revision
 
-_PACKAGES = ("numpy", "torch", "scikit-image", "lpips", "PyWavelets")
+_PACKAGES = ("numpy", "torch", "scikit-image", "lpips", "PyWavelets", "bm3d")
 
 
 def machine_name(device: str = "cpu") -> str:

@@ -8,19 +8,19 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from benchmark import gallery, tables
 from benchmark import results as results_module
-from benchmark import tables
-from benchmark.figures import Figure, all_figures
+from benchmark.figures import Figure, all_figures, throughput
 from benchmark.results import SETS, Results
 from benchmark.rows import write_atomically
 from benchmark.tables import PROTOCOLS, Table
 
-README, TABLES, FIGURES, CURVES = "README.md", "tables", "figures", "curves"
+README, TABLES, FIGURES, CURVES, CROPS = "README.md", "tables", "figures", "curves", "crops"
 _PREFACE = """# Results
 
-Written by `python -m benchmark.run` from `rows.csv` and `evaluations.jsonl`; do not edit. `python -m benchmark.run
---report-only` writes this page again. Numbers of an independent implementation made from the paper's abstract: none
-of them is the paper's. A difference of 0.02 dB on Set12 is the noise of a training seed.
+Written by `python -m benchmark.run` from `rows.csv`, `evaluations.jsonl`, `curves/` and `crops/`; do not edit.
+`python -m benchmark.run --report-only` writes this page again. Numbers of an independent implementation made from the
+paper's abstract: none of them is the paper's. A difference of 0.02 dB on Set12 is the noise of a training seed.
 """
 
 
@@ -43,12 +43,17 @@ def all_sections(results: Results, out: Path) -> list[Section]:
         for make in (tables.distillation, tables.stages, tables.known_or_estimated):
             made += [make(results, plan, protocol) for protocol in protocols]
         made.append(tables.networks(results, plan))
-        drawn = [figure for p in protocols for figure in all_figures(results, out / CURVES, plan, p)] if plan else []
+        drawn = [figure for p in protocols for figure in _figures(results, out, plan, p)] if plan else []
         sections.append(Section(title, [table for table in made if table], list({f.name: f for f in drawn}.values())))
     estimates = [tables.estimator(results, protocol) for protocol in protocols]
     sections.append(Section("Noise-level estimator", [table for table in estimates if table], []))
-    sections.append(Section("Speed", tables.speed(results), []))
+    sections.append(Section("Speed", tables.speed(results), throughput(results)))
     return [section for section in sections if section.tables or section.figures]
+
+
+def _figures(results: Results, out: Path, plan: str, protocol: str) -> list[Figure]:
+    crops = gallery.crops(out / CROPS, plan, protocol, "" if plan == "released" else f"_{plan}")
+    return [*([crops] if crops else []), *all_figures(results, out / CURVES, plan, protocol)]
 
 
 def write(out: Path) -> list[Path]:

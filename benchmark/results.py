@@ -19,7 +19,7 @@ PUBLISHED = Path(__file__).parent / "facts" / "published_psnr.csv"
 RUN_ID = re.compile(r"^(?P<size>.+)\.(?P<strategy>[a-z_]+)_n(?P<levels>[\d.]+(-[\d.]+)?)_s(?P<seed>\d+)$")
 SETS = ("Set12", "BSD68", "Urban100", "CBSD68", "Urban100_rgb", "samples", "samples_rgb", "samples_held_out")
 AS_OVERVIEW = ("BM3D", "DnCNN-S", "FFDNet", "DRUNet")  # published methods that the top README quotes
-WITHOUT_WEIGHTS = ("noisy", "total_variation", "wavelet", "non_local_means")  # in the order of tables
+WITHOUT_WEIGHTS = ("noisy", "total_variation", "wavelet", "non_local_means", "bm3d")  # in the order of tables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +76,8 @@ def load(out: Path) -> Results:
     speed = pd.DataFrame(
         rows.read(out / rows.SPEED, rows.SpeedRow), columns=[field.name for field in dataclasses.fields(rows.SpeedRow)]
     )
+    numeric = ["gmacs", "milliseconds", "fastest", "peak_mib"]
+    speed[numeric] = speed[numeric].astype(float)
     newest_runs = (
         speed.groupby(["machine", "threads", "device", "size"]).run.transform("last") if len(speed) else speed.run
     )

@@ -56,7 +56,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--teacher", metavar="T", help="with --preset: released id or weights file; default: the plan's")
     add("--seeds", metavar="S", type=int, nargs="+", help="with --preset: training seeds")
     add("--noise-seed", type=int, default=0, help="seed of the benchmark's noise; default: 0, the literature's")
-    add("--jobs", type=int, default=1, help="with --preset: groups of networks trained at once")
+    add("--jobs", type=int, default=1, help="with --preset: groups of networks that share the machine; default: 1")
+    add("--ray", metavar="ADDRESS", help="with --preset: train on a Ray cluster, 'auto' or its address; needs ray")
     add("--device", default="cpu", help="cpu or cuda; default: cpu")
     add("--lpips", choices=("alex", "squeeze", "none"), default="alex", help="trunk of LPIPS; default: alex")
     add("--force", action="store_true", help="evaluate again what has rows already, and compare")
@@ -93,7 +94,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _check(options: argparse.Namespace) -> None:
     if not options.preset:
-        for name in ("only", "seeds", "teacher", "retrain"):
+        for name in ("only", "seeds", "teacher", "ray", "retrain"):
             if getattr(options, name):
                 raise UsageError(f"--{name} needs --preset {'|'.join(_PRESETS)}")
     for level in options.levels or []:
@@ -110,16 +111,17 @@ def _check(options: argparse.Namespace) -> None:
 def _benchmark(options: argparse.Namespace, out: Path) -> int:
     import torch
 
-    from benchmark import jobs
+    from benchmark import jobs, prepare
     from benchmark.evaluate import Conditions
+    from benchmark.plan import duration
     from mdrn.data import data_root
 
     if options.device != "cpu" and not torch.cuda.is_available():
         raise UsageError(f"--device {options.device}: torch sees no GPU here; use cpu")
     root = data_root(options.data_root)
     if options.fetch:
-        root = _fetch(options, root)
-    runs = _plan(options, out, root)
+        root = prepare.fetch_missing(options, root)
+    runs = prepare.planned_runs(options, out) if options.preset else []
     planned_sets = None
     if options.preset:
         from benchmark.plan import PLANS
@@ -131,12 +133,14 @@ def _benchmark(options: argparse.Namespace, out: Path) -> int:
         runs = [run for run in runs if run.finished]
     else:
         _check_writable(out)
-        _train(options, runs, root)
+        prepare.train_missing(options, runs, root)
     conditions = Conditions(options.protocol, options.noise_seed, options.device, _lpips_trunk(options.lpips))
     wanted = _wanted(options, runs, sets)
     earlier = rows.newest(rows.read(out / rows.ROWS))
     missing = wanted if options.force or options.retrain else jobs.missing_jobs(wanted, conditions, out)
-    print(f"evaluations: {len(wanted)}, of which {len(wanted) - len(missing)} have their rows; {len(missing)} to do")
+    estimate = f", about {duration(jobs.seconds_left(missing, conditions))}, measured here" if missing else ""
+    done = len(wanted) - len(missing)
+    print(f"evaluations: {len(wanted)}, of which {done} have their rows; {len(missing)} to do{estimate}", flush=True)
     if options.dry_run:
         for job in missing:
             print(f"  {job.set_name} {job.noise_level:g} {job.name}")
@@ -146,77 +150,10 @@ def _benchmark(options: argparse.Namespace, out: Path) -> int:
             missing = jobs.missing_jobs(wanted, conditions, out)
         written = jobs.run_jobs(missing, conditions, out, root, options.quiet)
         print(f"{written} rows added to {out / rows.ROWS}")
+        if not (options.methods or options.levels or options.only or options.seeds or options.noise_seed):
+            _keep_crops(wanted, conditions, out)
         code = _report(out)
     return max(code, _compare(earlier, out)) if options.force else code
-
-
-def _fetch(options: argparse.Namespace, root: Path | None) -> Path:
-    """Download what is missing, or say what would be; return the data root."""
-    from benchmark import fetch
-
-    training = bool(options.preset) and _trains_on_bsds(options.preset)
-    root = root or fetch.cache_folder()
-    folders = fetch.folders_of(options.sets, training)
-    missing = {folder: len(fetch.missing_images(folder, root)) for folder in folders}
-    listed = ", ".join(f"{folder} {count}" for folder, count in missing.items() if count)
-    print(f"images missing in {root}: {listed or 'none'}", flush=True)
-    if not options.dry_run:
-        root.mkdir(parents=True, exist_ok=True)
-        fetch.fetch(folders, root, fetch.HOST if options.fetch is True else options.fetch, options.quiet)
-    return root
-
-
-def _trains_on_bsds(preset: str) -> bool:
-    from benchmark.plan import PLANS
-
-    return any("bsds" in config.data for config in PLANS[preset].configs())
-
-
-def _plan(options: argparse.Namespace, out: Path, root: Path | None) -> list:
-    """Print the plan of a preset and return its runs; no preset has none."""
-    if not options.preset:
-        return []
-    import dataclasses
-
-    from benchmark import plan as planning
-    from benchmark.training import remaining_seconds
-    from mdrn.checkpoint import read_header
-
-    plan = planning.PLANS[options.preset]
-    if options.teacher:
-        read_header(options.teacher)
-        plan = dataclasses.replace(plan, teacher=options.teacher)
-
-    def keep(config) -> bool:
-        return (
-            (options.levels is None or config.noise_level[0] in options.levels)
-            and (options.seeds is None or config.seed in options.seeds)
-            and (options.only is None or any(fnmatch.fnmatch(config.id, pattern) for pattern in options.only))
-        )
-
-    runs = planning.runs_of(plan, out, keep)
-    if not runs:
-        ids = ", ".join(config.id for config in plan.configs())
-        raise UsageError(f"--preset {plan.name}: --only, --levels and --seeds leave no run of {ids}")
-    left = remaining_seconds(runs, options.device)
-    print(planning.describe(plan, runs, left, options.jobs), flush=True)
-    return runs
-
-
-def _train(options: argparse.Namespace, runs: list, root: Path | None) -> None:
-    unfinished = runs if options.retrain else [run for run in runs if not run.finished]
-    if not unfinished:
-        return
-    from benchmark import testsets
-    from benchmark.training import check_teachers, train_all
-
-    check_teachers(unfinished, runs)
-    if any("bsds" in run.config.data for run in unfinished):
-        testsets.check_training(root)
-    if options.retrain:
-        for run in runs:
-            run.discard()
-    train_all(runs, root, options.device, options.jobs, options.quiet)
 
 
 def _wanted(options: argparse.Namespace, runs: list, sets: list[str]) -> list:
@@ -241,6 +178,17 @@ def _wanted(options: argparse.Namespace, runs: list, sets: list[str]) -> list:
     if options.preset and levels is None:
         levels = tuple(sorted({low for low, high in (run.config.noise_level for run in runs) if low == high})) or None
     return jobs.wanted_jobs(chosen, sets, levels, bool(options.sets), estimator and options.preset is None)
+
+
+def _keep_crops(wanted: list, conditions, out: Path) -> None:
+    """Keep crops of a photograph for the report, of all networks of a plan."""
+    from benchmark import crops
+
+    methods = {job.method.name: job.method for job in wanted if job.method and job.method.weights}
+    levels = tuple(sorted({job.noise_level for job in wanted if job.name in methods}))
+    for plan in sorted({method.plan for method in methods.values()}):
+        of_plan = [method for method in methods.values() if method.plan == plan]
+        crops.write(of_plan, levels, plan, conditions, out / report.CROPS)
 
 
 def _lpips_trunk(asked: str) -> str | None:
@@ -298,6 +246,7 @@ def _one_line(error: Exception) -> str | None:
         ("benchmark.evaluate", "EvaluationError"),
         ("benchmark.jobs", "MethodError"),
         ("benchmark.training", "PlanError"),
+        ("benchmark.cost", "CostError"),
     ):
         if module in sys.modules:
             known.append(getattr(sys.modules[module], name))

@@ -22,6 +22,7 @@ PROTOCOLS = {
 }
 AS_PUBLISHED = "as published"
 EMPTY = "–"
+_COSTS = {"milliseconds_512": "ms at 512x512", "peak_memory_mib_512": "peak MiB at 512x512"}  # field: column
 
 
 @dataclasses.dataclass(frozen=True)
@@ -231,25 +232,33 @@ def estimator(results: Results, protocol: str) -> Table | None:
 
 
 def speed(results: Results, against: tuple[str, ...] = ("DnCNN", "FFDNet")) -> list[Table]:
-    """Time of each network in its faster memory format, and ratios to well-known ones; one table per machine."""
+    """Time of each denoiser in its faster memory format, ratios to well-known ones; a table per machine and size."""
     tables = []
     for (machine, threads, device, size), group in results.speed.groupby(["machine", "threads", "device", "size"]):
         fastest = group.sort_values("milliseconds").drop_duplicates("network").set_index("network")
         lines = []
-        for name, row in fastest.sort_values("milliseconds", ascending=False).iterrows():
+        for name, row in fastest.sort_values("milliseconds", ascending=False, na_position="first").iterrows():
             ratios = [row.milliseconds / fastest.milliseconds[n] if n in fastest.index else math.nan for n in against]
-            cells = (_millions(row.parameters), f"{row.gmacs:.1f}", row.memory_format, f"{row.milliseconds:.0f}")
-            lines.append((name, *cells, *(_number(ratio, 3) for ratio in ratios)))
+            costs = (_millions(row.parameters or math.nan), _number(row.gmacs, 1), row.memory_format or EMPTY)
+            rates = (_number(size**2 / row.milliseconds / 1000), _number(row.peak_mib, 0))
+            times = (_number(row.milliseconds, 0), *(_number(ratio, 3) for ratio in ratios))
+            lines.append((name, *costs, *times, *rates))
         first = group.iloc[0]
         name = re.sub(r"\W+", "_", f"speed_{device}_{size}_{threads}_threads_{machine}".lower()).strip("_")
-        title = f"Time for {size}x{size} grey, fp32, on {machine}, {device}, {threads} threads"
+        pixels = f"{size}x{size}" if size <= 1024 else f"{size}x{size} ({size**2 / 1e6:.0f} megapixels)"
+        title = f"Time for {pixels} grey, fp32, on {machine}, {device}, {threads} threads"
         ratio_titles = (f"/ {name}" for name in against)
-        header = ("network", "parameters", "GMACs", "memory format", "ms (median)", *ratio_titles)
-        notes = (
-            f"Medians of {first.repeats} interleaved repeats in one run, each network in its faster memory format, "
-            f"untrained weights, batch normalisation folded; torch {first.torch}, {first.start}, commit {first.git}.",
-        )
-        tables.append(Table(name, title, header, lines, notes))
+        header = ("denoiser", "parameters", "GMACs", "memory format", "ms (median)", *ratio_titles, "MP/s", "peak MiB")
+        notes = [
+            f"Medians of {group.repeats.max()} interleaved repeats in one run, each network in its faster memory "
+            "format, untrained weights, batch normalisation folded; freed memory is reused. Peak MiB: beyond network "
+            f"and image, in a process of its own. torch {first.torch}, {first.start}, commit {first.git}."
+        ]
+        if size > 1024:
+            notes.append("Networks work in tiles, as `mdrn.denoise` does; their overlap is part of the time.")
+        if fastest.milliseconds.isna().any():
+            notes.append(f"{EMPTY} for the time: it would have taken longer than the limit of the run.")
+        tables.append(Table(name, title, header, lines, tuple(notes)))
     return tables
 
 
@@ -263,11 +272,28 @@ def networks(results: Results, plan: str) -> Table | None:
         trained = f"{record['trained_on'].get('sets', '')}, code {record['trained_git']}"
         where = f"{record['machine']}, {record['device']}, {record['threads']} threads"
         versions = f"torch {record['versions']['torch']}, code {record['git']}"
-        cells = (f"{record['gmacs_256']:.2f}", patches, trained, f"`{record['weights']}`", f"{where}, {versions}")
+        costs = [_number(record.get(name, math.nan), 0) for name in _COSTS]
+        cells = (
+            f"{record['gmacs_256']:.2f}",
+            *costs,
+            patches,
+            trained,
+            f"`{record['weights']}`",
+            f"{where}, {versions}",
+        )
         lines.append((f"`{method}`", _millions(record["parameters"]), *cells))
     if not lines:
         return None
-    header = ("network", "parameters", "GMACs at 256x256", "patches", "trained on", "weights SHA-256", "evaluated on")
+    header = (
+        "network",
+        "parameters",
+        "GMACs at 256x256",
+        *_COSTS.values(),
+        "patches",
+        "trained on",
+        "weights SHA-256",
+        "evaluated on",
+    )
     return Table(f"{plan}_networks", "Networks", header, lines)
 
 

@@ -159,6 +159,22 @@ def count(name: str) -> int:
     return len(expected_pixels(source.folder)) if source.folder else len(_sample_files(name, source.channels))
 
 
+def pixels(name: str) -> int:
+    """Return how many pixels a set has, without reading them."""
+    source = SETS[name]
+    if source.folder:
+        with (FACTS / "pixels.csv").open(newline="") as file:
+            lines = [row for row in csv.DictReader(file) if row["set"] == source.folder]
+        return sum(int(row["height"]) * int(row["width"]) for row in lines)
+    from PIL import Image
+
+    total = 0
+    for path in _sample_files(name, source.channels):
+        with Image.open(path) as file:
+            total += file.width * file.height
+    return total
+
+
 def load(name: str, root: Path | None = None) -> TestSet:
     """Read a test set and verify every pixel of it.
 

@@ -77,17 +77,10 @@ def train_all(runs: list[Run], root: Path | None, device: str, jobs: int = 1, qu
         PlanError: if a teacher is missing; nothing is trained.
         TrainingError: if a run fails; the others' results are kept.
     """
-    waiting = [run for run in runs if not run.finished]
-    check_teachers(waiting, runs)
-    groups = sorted(groups_of(waiting), key=_in_hand)
-    needed = {run.teacher for run in waiting}
-    first = [group for group in groups if str(group[0].weights) in needed]
-    for group in first:
+    first, rest = in_order(runs)
+    for group in first + rest if jobs == 1 else first:
         train_group(group, root, device, quiet=quiet)
-    rest = [group for group in groups if group not in first]
     if jobs == 1:
-        for group in rest:
-            train_group(group, root, device, quiet=quiet)
         return
     threads = max(1, (os.cpu_count() or 1) // jobs)
     context = multiprocessing.get_context("spawn")
@@ -95,6 +88,20 @@ def train_all(runs: list[Run], root: Path | None, device: str, jobs: int = 1, qu
         futures = [pool.submit(train_group, group, root, device, threads, quiet) for group in rest]
         for future in concurrent.futures.as_completed(futures):
             future.result()
+
+
+def in_order(runs: list[Run]) -> tuple[list[list[Run]], list[list[Run]]]:
+    """Return the groups with something to train: teachers that others wait for, and the rest, in hand elsewhere last.
+
+    Raises:
+        PlanError: if a teacher is missing.
+    """
+    waiting = [run for run in runs if not run.finished]
+    check_teachers(waiting, runs)
+    groups = sorted(groups_of(waiting), key=_in_hand)
+    needed = {run.teacher for run in waiting}
+    first = [group for group in groups if str(group[0].weights) in needed]
+    return first, [group for group in groups if group not in first]
 
 
 def check_teachers(wanted: list[Run], runs: list[Run]) -> None:

@@ -1,12 +1,13 @@
 """The command line: what it does without options, what it says of mistakes, and that it repeats nothing."""
 
+import dataclasses
 import re
 import subprocess
 import sys
 
 import pytest
 
-from benchmark import report, results, rows, run
+from benchmark import methods, plan, report, results, rows, run
 from mdrn import checkpoint
 
 FAST = ["--quiet", "--methods", "noisy", "small*", "--sets", "samples_held_out", "--levels", "25"]
@@ -23,6 +24,7 @@ def offline(monkeypatch, tmp_path, weights_file):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "none"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(report, "all_figures", lambda *_: [])  # tested elsewhere, and slow
+    monkeypatch.setattr(methods, "cost", lambda *_: {})  # starts a process; tested elsewhere
 
 
 def test_rows_and_tables_appear_and_a_second_time_nothing_is_done(tmp_path, capsys):
@@ -68,15 +70,16 @@ def test_dry_run_writes_nothing(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_smoke_trains_tests_and_stays_out_of_results(tmp_path, monkeypatch, capsys):
-    import dataclasses
-
-    from benchmark import plan
-
+def shorten(monkeypatch) -> None:
+    """Make the smoke preset a matter of four steps."""
     smoke, short = plan.PLANS["smoke"], {"steps": 4, "batch_size": 2, "patch_size": 16}
     teacher = dataclasses.replace(smoke.teacher, **short)
     shorter = dataclasses.replace(smoke, options=smoke.options | short, validations=1, teacher=teacher)
     monkeypatch.setitem(plan.PLANS, "smoke", shorter)
+
+
+def test_smoke_trains_tests_and_stays_out_of_results(tmp_path, monkeypatch, capsys):
+    shorten(monkeypatch)
     options = ["--preset", "smoke", "--quiet", "--methods", "noisy", "mdrn*", "teacher*"]
     assert run.main(options) == 0
     out = tmp_path / "runs" / "smoke"
@@ -147,13 +150,38 @@ def test_a_damaged_row_file_is_refused_in_one_line(options, tmp_path, capsys):
     assert not (tmp_path / "results" / "README.md").exists()
 
 
-def test_a_full_disk_is_one_line(tmp_path, monkeypatch, capsys):
+SMOKE = ["--preset", "smoke", "--only", "mdrn_tiny.plain_n25_s0", "--quiet"]
+
+
+@pytest.mark.parametrize("options", [FAST, [*FAST, "--force"], ["--report-only"], SMOKE])
+def test_a_full_disk_is_one_line_and_nothing_is_lost(options, tmp_path, monkeypatch, capsys):
+    assert run.main(FAST) == 0
+    if options == FAST:  # as if nothing had been done yet
+        (tmp_path / "results").rename(tmp_path / "earlier")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    capsys.readouterr()
+
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(rows.os, "fsync", full)
-    assert run.main(FAST) == 2
+    monkeypatch.setattr(rows.os, "fsync", full)  # what every atomic write ends with, weights and figures included
+    shorten(monkeypatch)
+    assert run.main(options) == 2
     assert capsys.readouterr().err == "python -m benchmark.run: No space left on device\n"
+    assert {path: path.read_bytes() for path in before} == before
+    assert not [path for path in tmp_path.rglob("*") if path.suffix == ".tmp"]
+
+
+@pytest.mark.parametrize("options", [FAST, SMOKE])
+def test_an_unwritable_results_folder_is_one_line_before_anything_is_computed(options, monkeypatch, capsys):
+    def refused(*_, **__):
+        raise PermissionError(13, "Permission denied", "results")
+
+    monkeypatch.setattr(run.tempfile, "TemporaryFile", refused)
+    monkeypatch.setattr("benchmark.jobs.run_jobs", None)
+    monkeypatch.setattr("benchmark.prepare.train_all", None)
+    assert run.main(options) == 2
+    assert capsys.readouterr().err == "python -m benchmark.run: results: Permission denied\n"
 
 
 def test_a_fault_of_the_code_is_not_hidden(monkeypatch):

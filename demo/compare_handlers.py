@@ -58,9 +58,8 @@ class Compare:
     @readable
     def offer(self, image: str | None, photograph: str, level: int):
         """Offer the methods for an image and a level, and say what is not released."""
-        colours = _colours(image, photograph)
-        offered = gr.CheckboxGroup(method_choices(level, colours), value=comparison.first_choice(level, colours))
-        return offered, describe_missing(level, colours)
+        offered, chosen, lacking = offer(image, photograph, level)
+        return gr.CheckboxGroup(offered, value=chosen), lacking
 
     def open_link(self, request: gr.Request):
         """Set the tab as a link asks for."""
@@ -94,6 +93,12 @@ def _write(path: Path, image: np.ndarray) -> str:
 def _colours(image: str | None, photograph: str) -> int:
     path = Path(image) if image else comparison.photographs()[photograph]
     return comparison.colours_of(comparison.read_clean(path)[0])
+
+
+def offer(image: str | None, photograph: str, level: int) -> tuple[list[tuple[str, str]], list[str], str]:
+    """Return the methods for an image and a level, those to begin with, and what is not released."""
+    colours = _colours(image, photograph)
+    return method_choices(level, colours), comparison.first_choice(level, colours), describe_missing(level, colours)
 
 
 def method_choices(level: float, colours: int) -> list[tuple[str, str]]:

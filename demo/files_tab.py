@@ -8,14 +8,14 @@ import gradio as gr
 import pandas as pd
 
 from demo import batch, service, upload
-from demo.handlers import Stops, readable
+from demo.handlers import LEVEL_HINT, Stops, readable
 from demo.service import DemoError
 from demo.workspace import Workspace
 from mdrn.image_io import SUFFIXES
 from mdrn.noise import MAX_NOISE_LEVEL
 
 _PROGRESS = gr.Progress()
-_COLUMNS = ["File", "In the zip", "Noise level", "Seconds", "Note"]
+_COLUMNS = ["File", "In the zip", "Level", "Seconds", "Note"]
 _HINT = f"""Up to {batch.MAX_FILES} images and {batch.MAX_PIXELS // 10**6} megapixels at a time. Each result has its
 image's own name, format and bit depth; an image that cannot be done is named, and the others are done."""
 
@@ -89,12 +89,12 @@ def files_tab(handlers: Files, networks: list[tuple[str, str]], running: dict, p
             )
             with gr.Row(equal_height=True):
                 automatic = gr.Checkbox(True, label="Estimate each noise level", min_width=140)
-                level = gr.Slider(0, MAX_NOISE_LEVEL, 25, step=0.1, label="Noise level", min_width=180)
+                level = gr.Slider(0, MAX_NOISE_LEVEL, 25, step=0.1, label="Noise level", info=LEVEL_HINT, min_width=180)
             network = gr.Dropdown(networks, value=first, label="Network", filterable=False)
             strength = gr.Slider(0, 1, 1, step=0.01, label="Strength", info="0 is the upload, 1 the full effect.")
             with gr.Row():
-                keep = gr.Checkbox(True, label="Keep metadata", min_width=120)
-                as_png = gr.Checkbox(False, label="Always PNG", min_width=120)
+                keep = gr.Checkbox(True, label="Keep metadata", info="camera, date, place", min_width=120)
+                as_png = gr.Checkbox(False, label="Always PNG", info="lossless, also for JPEG", min_width=120)
         with gr.Column(scale=3, min_width=320):
             gr.Markdown(_HINT)
             with gr.Row():
@@ -109,7 +109,7 @@ def files_tab(handlers: Files, networks: list[tuple[str, str]], running: dict, p
                 label="What became of each",
                 interactive=False,
                 wrap=True,
-                column_widths=["21%", "25%", "12%", "14%", "28%"],
+                column_widths=["150px", "190px", "80px", "90px", "260px"],
                 elem_id="files-table",
             )
     inputs = [images, automatic, level, network, strength, keep, as_png]

@@ -17,6 +17,7 @@ from demo.service import AUTOMATIC, DemoError, Job, Stopped
 from demo.workspace import Workspace
 
 EXAMPLES = sorted((Path(__file__).parent / "examples").glob("*.png"))
+LEVEL_HINT = "15 is fine grain, 25 is plain to see, 50 is heavy."
 VIEWS = ("slider", "close_up", "removed", "stages")
 _PROGRESS = gr.Progress()
 
@@ -98,7 +99,7 @@ class Denoise:
         """Describe the chosen network and fit the level controls to what it was trained for."""
         low, high = self._range(network)
         one = low == high
-        note = "What this network was trained for." if one else "Moving it switches the estimate off."
+        note = "What this network was trained for." if one else LEVEL_HINT
         level = {"value": high} if one else {}
         return (
             describe(network),
@@ -224,4 +225,4 @@ def choices() -> list[tuple[str, str]]:
         seconds = service.expected_seconds(n.id, 1_000_000, 1)
         size = f"{n.parameters / 1e6:.2f} M parameters"
         labels.append((f"{n.id}: {kind}{n.levels}, {size}, {seconds:.1f} s per megapixel", n.id))
-    return [("Automatic (for any level, grey or colour)", AUTOMATIC), *labels] if service.has_automatic() else labels
+    return [("Automatic: any level, grey or colour", AUTOMATIC), *labels] if service.has_automatic() else labels

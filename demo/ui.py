@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import functools
 import os
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("MPLCONFIGDIR", os.path.join(tempfile.gettempdir(), "mdrn-demo-matplotlib"))  # not at home
 
-import gradio as gr  # noqa: E402, after its telemetry is off
+import gradio as gr  # noqa: E402, after its telemetry is off and its files are where they may be
 
 from demo import comparison, service, upload, views  # noqa: E402
 from demo.api import Api, wire  # noqa: E402
 from demo.benchmark_tab import benchmark_tab  # noqa: E402
-from demo.compare_handlers import COLUMNS, Compare, describe_missing, method_choices  # noqa: E402
+from demo.compare_handlers import COLUMNS, Compare, offer  # noqa: E402
 from demo.files_tab import Files, files_tab  # noqa: E402
-from demo.handlers import EXAMPLES, VIEWS, Denoise, Stops, choices, describe  # noqa: E402
+from demo.handlers import EXAMPLES, LEVEL_HINT, VIEWS, Denoise, Stops, choices, describe  # noqa: E402
 from demo.workspace import KEEP_SECONDS, Workspace  # noqa: E402
 from mdrn.noise import MAX_NOISE_LEVEL  # noqa: E402
 
@@ -54,7 +56,8 @@ footer .divider { display: none !important; }
 .reading .prose p, .reading .prose li { margin: 8px 0; }
 @media (max-width: 640px) {
   .grid-container { grid-template-columns: repeat(2, minmax(0, 1fr)) !important; }
-  button[role="tab"] { padding-inline: 8px !important; }
+  button[role="tab"] { padding-inline: 6px !important; }
+  .grid-container { padding-top: 24px; }
 }
 """
 
@@ -110,7 +113,16 @@ def _denoise_tab(page: gr.Blocks, handlers: Denoise, offered: list[tuple[str, st
                 stop = gr.Button("Stop", scale=1, min_width=80, elem_id="stop")
             with gr.Row(equal_height=True):
                 automatic = gr.Checkbox(True, label="Estimate the noise level", min_width=140, elem_id="automatic")
-                level = gr.Slider(0, MAX_NOISE_LEVEL, 25, step=0.1, label="Noise level", min_width=180, elem_id="level")
+                level = gr.Slider(
+                    0,
+                    MAX_NOISE_LEVEL,
+                    25,
+                    step=0.1,
+                    label="Noise level",
+                    info=LEVEL_HINT,
+                    min_width=180,
+                    elem_id="level",
+                )
             network = gr.Dropdown(offered, value=first, label="Network", filterable=False)
             note = gr.Markdown(describe(first) if ready else NO_NETWORK, elem_id="about-network")
             gr.Examples([[str(path)] for path in EXAMPLES], [image], label="Examples", **_PRIVATE)
@@ -121,8 +133,8 @@ def _denoise_tab(page: gr.Blocks, handlers: Denoise, offered: list[tuple[str, st
             )
             with gr.Row(equal_height=True):
                 download = gr.DownloadButton("Download", interactive=False, variant="primary", elem_id="download")
-                keep = gr.Checkbox(True, label="Keep metadata", min_width=120)
-                as_png = gr.Checkbox(False, label="Always PNG", min_width=120)
+                keep = gr.Checkbox(True, label="Keep metadata", info="camera, date, place", min_width=120)
+                as_png = gr.Checkbox(False, label="Always PNG", info="lossless, also for JPEG", min_width=120)
             done = gr.Markdown(elem_id="summary")
 
     inputs, settings = [image, automatic, level, network], [strength, view, keep, as_png, across, down]
@@ -166,7 +178,7 @@ def _image_field(label: str, elem_id: str) -> gr.Image:
 def _panes():
     with gr.Tabs():
         with gr.Tab("Before / after") as tab_slider:
-            label = "Drag the handle: before on the left, after on the right"
+            label = "Before on the left, after on the right"
             slider = gr.ImageSlider(label=label, max_height=VIEW_HEIGHT, elem_id="slider", image_mode=None, **_PICTURE)
         with gr.Tab("Close-up") as tab_close:
             label = f"{views.CLOSE_UP_PIXELS} × {views.CLOSE_UP_PIXELS} pixels, enlarged: before, after"
@@ -185,6 +197,7 @@ def _panes():
 
 def _compare_tab(page: gr.Blocks, tabs: gr.Tabs, handlers: Compare) -> None:
     names = list(comparison.photographs())
+    offered, chosen, lacking = offer(None, names[0], 25)
     with gr.Row():
         with gr.Column(scale=2, min_width=320):
             gr.Markdown(
@@ -194,10 +207,14 @@ def _compare_tab(page: gr.Blocks, tabs: gr.Tabs, handlers: Compare) -> None:
             with gr.Accordion("Or your own clean image", open=False):
                 image = _image_field("Clean image", "clean")
             with gr.Row():
-                level = gr.Radio(list(comparison.LEVELS), value=25, label="Noise level", scale=3, min_width=220)
-                seed = gr.Number(0, label="Seed of the noise", precision=0, minimum=0, scale=2, min_width=120)
-            methods = gr.CheckboxGroup(method_choices(25, 1), value=comparison.first_choice(25, 1), label="Methods")
-            missing = gr.Markdown(describe_missing(25, 1))
+                level = gr.Radio(
+                    list(comparison.LEVELS), value=25, label="Noise level", info=LEVEL_HINT, scale=3, min_width=220
+                )
+                seed = gr.Number(
+                    0, label="Seed", info="Another seed, other noise.", precision=0, minimum=0, scale=2, min_width=120
+                )
+            methods = gr.CheckboxGroup(offered, value=chosen, label="Methods")
+            missing = gr.Markdown(lacking)
             start = gr.Button("Compare", variant="primary", elem_id="compare-start")
         with gr.Column(scale=3, min_width=320):
             table = gr.Dataframe(headers=COLUMNS, label="Scores", interactive=False, buttons=["copy"], elem_id="scores")

@@ -1,8 +1,10 @@
 """The served demo, driven as a program drives it: `gradio_client`, plain HTTP, and `python app.py` as a process."""
 
 import contextlib
+import importlib.util
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -14,13 +16,14 @@ from pathlib import Path
 import gradio_client
 import numpy as np
 import pytest
-from demo_site import RANGE, SINGLE, make_image
+from demo_site import RANGE, SINGLE, make_image, served
 from gradio_client import handle_file
 from gradio_client.exceptions import AppError
 
+import app
 import mdrn
 from demo import service
-from mdrn import image_io
+from mdrn import image_io, noise
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.filterwarnings("ignore:.*grey network")
@@ -134,6 +137,58 @@ def test_a_large_upload_is_refused(address, tmp_path):
     (tmp_path / "large.png").write_bytes(bytes(65 * 2**20))
     with pytest.raises(Exception, match="(?i)413|size|large"):
         connect(address).predict(handle_file(tmp_path / "large.png"), api_name="/denoise")
+
+
+def test_the_readmes_examples_run(address, tmp_path, monkeypatch):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    [example] = [block for block in blocks if "gradio_client" in block]
+    assert "http://127.0.0.1:7860" in example
+    image_io.write_image(tmp_path / "photo.png", make_image((70, 80)))
+    image_io.write_image(tmp_path / "scan.tif", make_image((20, 20), "uint16"))
+    monkeypatch.chdir(tmp_path)
+    made = {}
+    exec(example.replace("http://127.0.0.1:7860", address), made)
+    expected = mdrn.denoise(make_image((70, 80)), 25, strength=0.7)
+    assert np.array_equal(image_io.read_image(made["path"]).pixels, expected)
+    assert [line["result"] for line in made["lines"]] == ["photo_denoised.png", "scan_denoised.tif"]
+    assert made["level"] == noise.estimate_noise_level(make_image((70, 80)))
+    assert [score["method"] for score in made["scores"]] == ["noisy", "non_local_means"]
+    assert made["scores"][1]["psnr"] > 0 and made["scores"][0]["parameters"] is None
+    assert {network["id"] for network in made["networks"]} == {RANGE, SINGLE}
+    assert all(
+        name in example for name in connect(address).view_api(return_format="dict", print_info=False)["named_endpoints"]
+    )
+
+
+def test_endpoints_have_types_and_their_settings_are_checked(address, tmp_path):
+    endpoints = connect(address).view_api(return_format="dict", print_info=False)["named_endpoints"]
+    for name, endpoint in endpoints.items():
+        assert all(each["python_type"]["type"] not in ("", "Any") for each in endpoint["parameters"]), name
+    image_io.write_image(tmp_path / "a.png", make_image((70, 80)))
+    image = handle_file(tmp_path / "a.png")
+    with pytest.raises(AppError, match="(?i)maximum|less than|75"):
+        connect(address).predict(image, noise_level=80, api_name="/denoise")
+    with pytest.raises(AppError, match="not in the list of choices"):
+        connect(address).predict(image, model="../../etc/passwd", api_name="/denoise")
+    answer = connect(address).predict(image, 40, 0, [SINGLE, RANGE], api_name="/compare")
+    assert answer["left_out"] == [SINGLE] and [each["method"] for each in answer["scores"]] == ["noisy", RANGE]
+
+
+def test_agents_are_offered_the_same_endpoints(tmp_path):
+    pytest.importorskip("mcp", reason='optional: pip install "gradio[mcp]"')
+    with served(tmp_path, mcp_server=True) as address:
+        schema = json.load(urllib.request.urlopen(f"{address}gradio_api/mcp/schema"))
+    tools = {tool["name"].rpartition("_mdrn_")[2]: tool for tool in schema}
+    assert any(name.endswith("denoise") for name in tools) and all(tool["description"] for tool in schema)
+    assert len(schema) == 5
+
+
+def test_agents_without_their_package_are_explained(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["app.py", "--mcp"])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match="2"):
+        app.main()
+    assert 'pip install "gradio[mcp]"' in capsys.readouterr().err
 
 
 @pytest.mark.slow

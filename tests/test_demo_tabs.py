@@ -103,6 +103,33 @@ def test_a_network_for_another_level_is_left_out(tmp_path):
     assert SINGLE not in [method for _, method in compare_handlers.method_choices(50, 1)]
 
 
+def test_a_comparison_is_of_every_kind_that_is_released(tmp_path):
+    tiny, teacher, colour = "mdrn_tiny.hmds_n25_s0", "teacher.plain_n0-75_s0", "mdrn_rgb.plain_n0-75_s0"
+    more = {tiny: (25.0, 25.0), teacher: (0.0, 75.0), colour: (0.0, 75.0)}
+    assert comparison.first_choice(25, 1) == ["non_local_means", RANGE]
+    assert "HMDS" in compare_handlers.describe_missing(25, 1) and "teacher" in compare_handlers.describe_missing(25, 1)
+    with untrained_networks_released(tmp_path, **more):
+        assert comparison.first_choice(25, 1) == ["non_local_means", SINGLE, tiny, teacher]  # students of one training
+        assert comparison.first_choice(50, 1) == ["non_local_means", RANGE, teacher]
+        assert comparison.first_choice(50, 3)[1] == colour
+        assert compare_handlers.describe_missing(25, 1) == ""
+        assert compare_handlers.describe_missing(50, 1).endswith("student trained by distillation (HMDS).")
+        methods = comparison.first_choice(25, 1)
+        image_io.write_image(tmp_path / "a.png", make_image((64, 64)))
+        made = comparison.compare(tmp_path / "a.png", 25, 0, methods)
+        assert [result.method for result in made.results] == ["noisy", *methods] and not made.left_out
+        assert made.results[-1].parameters == next(n.parameters for n in service.released() if n.teacher)
+        assert comparison.compare(tmp_path / "a.png", 25, 0, [colour]).left_out == [colour]
+        assert [n.id for n in service.networks()] == [RANGE, colour, SINGLE, tiny]  # a teacher is nobody's choice
+        assert [model for _, model in handlers.choices()][:2] == [service.AUTOMATIC, RANGE]
+
+
+def test_the_picker_says_size_and_time():
+    labels = dict((model, label) for label, model in handlers.choices())
+    assert f"{SINGLE}: level 25 only" in labels[SINGLE] and "s per megapixel" in labels[SINGLE]
+    assert "levels 0 to 75" in labels[RANGE] and " M parameters" in labels[RANGE]
+
+
 def test_a_link_holds_the_whole_comparison():
     link = comparison.link("camera", 25, 3, [RANGE, "wavelet"])
     query = dict(pair.split("=") for pair in link.replace("%2C", ",")[1:].split("&"))
@@ -110,6 +137,28 @@ def test_a_link_holds_the_whole_comparison():
     for wrong in ({"photograph": "../a"}, {"level": "26"}, {"seed": "-1"}, {"seed": "x"}, {"tab": "about"}):
         assert comparison.from_link(query | wrong) is None
     assert comparison.from_link({}) is None
+
+
+def test_benchmark_rows_are_marked_sortable_and_drawn():
+    tables = benchmark_tab.read_tables(benchmark_tab.RESULTS)
+    quality = next(table for title, table in tables.items() if "BSD68" in title)
+    assert set(quality["origin"]) == {"measured", "published"}
+    published = quality[quality["origin"] == "published"]
+    assert (
+        published["method"].str.startswith("DnCNN-S 2017").any() and not quality["method"].str.contains("as pub").any()
+    )
+    assert quality["parameters, millions"].dtype.kind == "f" and quality["level 25 PSNR"].dtype.kind == "f"
+    drawing = benchmark_plots.draw(quality)
+    assert drawing.lines is not None and drawing.points is not None and set(drawing.first) <= set(drawing.names)
+    colours = benchmark_plots.colours(drawing.names, drawing.first)
+    assert len(set(colours.values())) == len(drawing.first)
+    stages = next(table for title, table in tables.items() if "tages" in title)
+    assert set(benchmark_plots.draw(stages).lines["stage"]) >= {0, 1, 2}
+    speed = next(title for title in tables if title.startswith("Speed"))
+    assert benchmark_plots.draw(tables[speed]).point_axes[1] == "milliseconds"
+    assert "benchmark.speed" in benchmark_tab.command(speed) and "benchmark.run" in benchmark_tab.command(
+        "Released: BSD68"
+    )
 
 
 def test_benchmark_tables_are_read_and_a_damaged_one_is_left_out(tmp_path):

@@ -180,6 +180,7 @@ def gain_by_image(frame: pd.DataFrame, protocol: str, suffix: str) -> Figure | N
             style = {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)], "markersize": 2}
             axes.plot(range(1, len(ordered) + 1), ordered, label=f"{gain.size} {gain.strategy}", **style)
         axes.axhline(0, color=GREY, linewidth=0.8)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set(xlabel="images, sorted by gain", ylabel=f"gain over plain (dB), {found[0].set_name}")
         axes.legend()
         caption = f"Gain over the plain strategy on every image, level {level_text(level)}, {protocol}."

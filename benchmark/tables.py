@@ -294,7 +294,11 @@ def networks(results: Results, plan: str) -> Table | None:
         "weights SHA-256",
         "evaluated on",
     )
-    return Table(f"{plan}_networks", "Networks", header, lines)
+    note = (
+        "ms (fastest of 9) and peak memory beyond the loaded network: one image, on the device of the evaluation, in a "
+        "process of its own. What else ran on the machine is not known; ratios to other networks are under Speed."
+    )
+    return Table(f"{plan}_networks", "Networks", header, lines, (note,))
 
 
 def _published_lines(set_name: str, levels: list[float]) -> tuple[list[tuple[str, ...]], list[str]]:

@@ -170,3 +170,24 @@ def test_largest_change_compares_the_same_weights_alone(crops):
     assert jobs.largest_change(measured, measured) == 0
     assert jobs.largest_change(measured, moved) == pytest.approx(0.01)
     assert jobs.largest_change(measured, [dataclasses.replace(row, weights="other") for row in moved]) == 0
+
+
+def test_time_left_is_measured_once_for_each_kind_and_grows_with_the_pixels(monkeypatch, weights_file):
+    measured = []
+
+    def evaluated(method, test_set, level, conditions, on_image):
+        measured.append((method.name, test_set.name))
+        pixels = sum(image.size for image in test_set.images.values())
+        return {"seconds": pixels * 1e-6}, []
+
+    monkeypatch.setattr(jobs, "evaluate", evaluated)
+    ranged = methods.network(weights_file, "given")
+    same = dataclasses.replace(ranged, name="another", weights="other")
+    wanted = [jobs.Job(method, "samples_held_out", level) for method in (ranged, same) for level in (25.0, 50.0)]
+    left = jobs.seconds_left(wanted, Conditions())
+    assert measured == [("small.plain_n0-75_s0", "crop")] * 2  # the first time does not count
+    assert testsets.pixels("samples_held_out") == 2 * 512 * 512
+    assert left == pytest.approx(4 * 2 * 512 * 512 * 1e-6)
+    assert jobs.seconds_left([jobs.Job(methods.noisy_input(), "Set12", 25.0)], Conditions()) == pytest.approx(
+        sum(image * image * 1e-6 for image in [256] * 7 + [512] * 5)
+    )

@@ -1,9 +1,7 @@
 """The named endpoints, for programs: `gradio_client`, plain HTTP, and MCP where it is switched on.
 
-Gradio shows the docstrings and the fields' types as the documentation of each endpoint.
+Gradio shows the docstrings and the types as the documentation of each endpoint: so annotations are no strings here.
 """
-
-from __future__ import annotations
 
 import dataclasses
 from pathlib import Path

@@ -204,6 +204,16 @@ def describe(network: str) -> str:
     return text + f"about {seconds:.1f} s per megapixel{' and colour' if chosen.channels == 1 else ''} on this server."
 
 
+def model_card() -> str:
+    """Return a table of the released networks: what they are for, how large they are and how they were trained."""
+    lines = ["| network | for | million parameters | training |", "|---|---|---:|---|"]
+    for n in service.released():
+        kind = "colour" if n.channels == 3 else "grey"
+        how = "alone" if n.strategy == "plain" else f"taught by a larger network ({n.strategy})"
+        lines.append(f"| `{n.id}` | {kind}, {n.levels} | {n.parameters / 1e6:.2f} | {how} |")
+    return "\n".join(lines) if len(lines) > 2 else ""
+
+
 def summary(job: Job) -> str:
     """Return what was done, in one paragraph."""
     low, high = service.choose_network(job.model).noise_level

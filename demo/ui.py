@@ -18,7 +18,7 @@ from demo.api import Api, wire  # noqa: E402
 from demo.benchmark_tab import benchmark_tab  # noqa: E402
 from demo.compare_handlers import COLUMNS, Compare, offer  # noqa: E402
 from demo.files_tab import Files, files_tab  # noqa: E402
-from demo.handlers import EXAMPLES, LEVEL_HINT, VIEWS, Denoise, Stops, choices, describe  # noqa: E402
+from demo.handlers import EXAMPLES, LEVEL_HINT, VIEWS, Denoise, Stops, choices, describe, model_card  # noqa: E402
 from demo.workspace import KEEP_SECONDS, Workspace  # noqa: E402
 from mdrn.noise import MAX_NOISE_LEVEL  # noqa: E402
 
@@ -81,7 +81,8 @@ def build() -> gr.Blocks:
             with gr.Tab("Benchmark", id="benchmark"):
                 benchmark_tab()
             with gr.Tab("About", id="about"):
-                gr.Markdown(ABOUT.read_text(encoding="utf-8"), elem_classes="reading")
+                about = ABOUT.read_text(encoding="utf-8").replace("{networks}", model_card() or NO_NETWORK)
+                gr.Markdown(about, elem_classes="reading")
         page.unload(denoise.leave)
     page.workspace = workspace
     return page.queue(max_size=MAX_WAITING, default_concurrency_limit=2)

@@ -2,6 +2,7 @@
 
 import os
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -48,12 +49,21 @@ def denoise(browser, kind):
 
 
 def download(browser, folder, name):
-    button = until(lambda: browser.find_element("css selector", "#download"), "the download button")
+    return image_io.read_image(save(browser, folder, "#download", name))
+
+
+def save(browser, folder, selector, name):
+    button = until(lambda: browser.find_element("css selector", selector), "the download button")
     until(button.is_enabled, "an enabled download button")
     browser.execute_script("arguments[0].click()", button)
     path = folder / "downloads" / name
     until(lambda: path.exists() and path.stat().st_size, name)
-    return image_io.read_image(path)
+    return path
+
+
+def press_tab(browser, name):
+    tabs = browser.find_elements("css selector", "button[role=tab]")
+    next(tab for tab in tabs if tab.text == name).click()
 
 
 def complaints(browser):
@@ -87,6 +97,26 @@ def test_upload_denoise_look_download(name, shape, dtype, kind, address, browser
     assert complaints(browser) == []
 
 
+def test_several_files_come_back_in_one_zip(address, browser, tmp_path):
+    for name, shape, dtype in (("a.png", (60, 50), "uint8"), ("b.tif", (50, 60, 3), "uint16")):
+        image_io.write_image(tmp_path / name, make_image(shape, dtype))
+    (tmp_path / "bad.png").write_text("not an image")
+    open_page(browser, address)
+    press_tab(browser, "Several files")
+    field = until(lambda: browser.find_elements("css selector", "#files input[type=file]"), "the upload field")[0]
+    field.send_keys("\n".join(str(tmp_path / name) for name in ("a.png", "bad.png", "b.tif")))
+    until(lambda: "b.tif" in text(browser, "#files"), "three files", browser)
+    browser.find_element("css selector", "#files-start").click()
+    until(lambda: "2 of 3 done" in text(browser, "#files-summary"), "the summary", browser)
+    assert "expected a PNG" in text(browser, "#files-table")
+    path = save(browser, tmp_path, "#files-download", "denoised.zip")
+    with zipfile.ZipFile(path) as archive:
+        for name in ("a.png", "b.tif"):
+            back = image_io.read_image(archive.read(name.replace(".", "_denoised.")))
+            assert np.array_equal(back.pixels, mdrn.denoise(image_io.read_image(tmp_path / name).pixels))
+    assert complaints(browser) == []
+
+
 def test_a_bad_upload_is_explained_on_the_page(address, browser, tmp_path):
     (tmp_path / "text.png").write_text("not an image")
     open_page(browser, address)
@@ -95,9 +125,8 @@ def test_a_bad_upload_is_explained_on_the_page(address, browser, tmp_path):
 
 def test_every_tab_and_view_opens_without_a_complaint(address, browser):
     open_page(browser, address)
-    for name in ("Close-up", "Removed noise", "Stage by stage", "Compare", "Benchmark", "About"):
-        tabs = browser.find_elements("css selector", "button[role=tab]")
-        next(tab for tab in tabs if tab.text == name).click()
+    for name in ("Close-up", "Removed noise", "Stage by stage", "Several files", "Compare", "Benchmark", "About"):
+        press_tab(browser, name)
         time.sleep(1)
     assert complaints(browser) == []
     loaded = browser.execute_script("return performance.getEntriesByType('resource').map(each => each.name)")

@@ -52,6 +52,7 @@ class Api:
         with self.workspace.made(_session(request)) as folder:
             job = service.denoise(_given(image), folder, noise_level, model)
             result = service.write_result(job, strength, keep_metadata, as_png)
+            service.keep_only(result)
         return str(result), service.facts(job)
 
     @readable

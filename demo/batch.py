@@ -87,9 +87,7 @@ def denoise_files(
                 archive.write(result, name)
                 pixels += job.pixels
                 lines.append(Line(path.name, name, round(job.noise_level, 2), round(job.seconds, 3), job.kind))
-            for leftover in folder.iterdir():
-                if leftover != target:
-                    leftover.unlink()
+            service.keep_only(target)
             if progress:
                 progress(index + 1, len(paths))
         archive.writestr(REPORT, _as_csv(lines))

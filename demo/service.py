@@ -287,6 +287,13 @@ def write_result(job: Job, strength: float = 1.0, keep_metadata: bool = True, as
     return target
 
 
+def keep_only(path: Path) -> None:
+    """Remove what lies beside a file: stages of large images take hundreds of megabytes."""
+    for other in path.parent.iterdir():
+        if other != path:
+            other.unlink()
+
+
 def as_uint8(image: np.ndarray) -> np.ndarray:
     """Round an image of any kind to 8 bits, for the screen alone."""
     if image.dtype == np.uint8:

@@ -106,7 +106,7 @@ class Api:
 
         Args:
             image: a clean image, as for /denoise; of a larger one the middle 512 x 512 pixels.
-            noise_level: standard deviation of the noise on the 8-bit scale, 0 to 75.
+            noise_level: standard deviation of the noise on the 8-bit scale, 0 to 50.
             seed: of the noise.
             methods: ids of networks and names of classical methods.
 
@@ -114,7 +114,7 @@ class Api:
             For each method, and for the noisy image itself, PSNR in dB, SSIM, LPIPS where its network is at hand,
             seconds and parameters; and the methods that were left out because they are not made for this level.
         """
-        made = comparison.compare(_given(image), noise_level, int(seed), methods or [])
+        made = comparison.compare(_given(image), noise_level, int(seed or 0), methods or [])
         scores = [
             {field.name: getattr(result, field.name) for field in dataclasses.fields(result) if field.name != "image"}
             for result in made.results
@@ -146,7 +146,7 @@ def wire(api: Api, network: dict, light: dict) -> None:
             gr.Checkbox(False, label="as_png"),
         ]
         noise = [
-            gr.Number(25, label="noise_level", minimum=0, maximum=MAX_NOISE_LEVEL),
+            gr.Number(25, label="noise_level", minimum=0, maximum=comparison.LEVELS[-1]),
             gr.Number(0, label="seed", precision=0, minimum=0),
             gr.Dropdown([*(n.id for n in service.released()), *CLASSICAL], value=[], multiselect=True, label="methods"),
         ]

@@ -134,14 +134,16 @@ def compare(
 
     Args:
         path: the clean image.
-        noise_level: on the 8-bit scale.
+        noise_level: on the 8-bit scale, 0 to 50.
         seed: of the noise.
         methods: ids of networks and names of classical methods, at most `MAX_METHODS`.
         progress: called with (done, total) after each method; it may raise `service.Stopped`.
 
     Raises:
-        DemoError: if the image, the seed or a method is not one this page knows.
+        DemoError: if the image, the level, the seed or a method is not one this page knows.
     """
+    if noise_level is None or not 0 <= noise_level <= LEVELS[-1]:
+        raise DemoError(f"noise_level: expected 0 to {LEVELS[-1]}, got {noise_level}")
     if not 0 <= seed <= _LARGEST_SEED:
         raise DemoError(f"seed: expected a whole number from 0 to {_LARGEST_SEED}, got {seed}")
     clean, cropped = read_clean(path)

@@ -37,7 +37,7 @@ _KINDS = {"grey.png": ((96, 128), "uint8"), "colour.png": ((80, 64, 3), "uint8")
 
 @dataclasses.dataclass
 class Tally:
-    """What happened, over all clients.
+    """What happened to one client, or to all.
 
     Args:
         right: answers that were bit for bit what the library makes of the client's own image.
@@ -79,21 +79,24 @@ class Tally:
 
 def run(clients: int, seconds: float) -> Tally:
     """Serve the demo, let clients work on it for a while, and return what happened."""
-    tally = Tally()
+    total, tallies = Tally(), []
     with tempfile.TemporaryDirectory() as name, serve(Path(name) / "gradio") as (address, server):
         stop = threading.Event()
-        watcher = threading.Thread(target=watch_memory, args=(server, tally, stop))
+        watcher = threading.Thread(target=watch_memory, args=(server, total.megabytes, stop))
         watcher.start()
         work = [prepare(Path(name), number) for number in range(clients)]
         end = time.monotonic() + seconds
-        threads = [threading.Thread(target=client, args=(address, files, end, tally)) for files in work]
+        threads = [threading.Thread(target=client, args=(address, files, end, tallies)) for files in work]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
         stop.set()
         watcher.join()
-    return tally
+    for tally in tallies:
+        for name in ("right", "wrong", "refused", "busy", "failed", "seconds"):
+            setattr(total, name, getattr(total, name) + getattr(tally, name))
+    return total
 
 
 @contextlib.contextmanager
@@ -137,10 +140,11 @@ def prepare(folder: Path, number: int) -> list[tuple[Path, np.ndarray | None]]:
     return files
 
 
-def client(address: str, files: list[tuple[Path, np.ndarray | None]], end: float, tally: Tally) -> None:
-    """Send one file after the other until the time is over."""
+def client(address: str, files: list[tuple[Path, np.ndarray | None]], end: float, tallies: list[Tally]) -> None:
+    """Send one file after the other until the time is over, and add what happened to the list."""
+    tally, turn = Tally(), 0
+    tallies.append(tally)
     connection = gradio_client.Client(address, verbose=False)
-    turn = 0
     while time.monotonic() < end:
         path, expected = files[turn % len(files)]
         began = time.monotonic()
@@ -156,21 +160,19 @@ def client(address: str, files: list[tuple[Path, np.ndarray | None]], end: float
         except QueueError:
             tally.busy += 1
             time.sleep(1)
-        except AppError as error:
-            if expected is None and "expected a PNG" in str(error):
+        except Exception as error:  # whatever else a client may meet is a failure of the server's, but for a refusal
+            if expected is None and isinstance(error, AppError) and "expected a PNG" in str(error):
                 tally.refused += 1
             else:
-                tally.failed.append(f"{path.name}: {error}")
-        except Exception as error:  # whatever else a client may meet is a failure of the server's
-            tally.failed.append(f"{path.name}: {type(error).__name__}: {error}")
+                tally.failed.append(f"{path.name}: {type(error).__name__}: {error}")
         turn += 1
 
 
-def watch_memory(server: psutil.Process, tally: Tally, stop: threading.Event) -> None:
+def watch_memory(server: psutil.Process, megabytes: list[float], stop: threading.Event) -> None:
     """Note the server's resident memory, its children's included, until told to stop."""
     while not stop.wait(1.0):
         processes = [server, *server.children(recursive=True)]
-        tally.megabytes.append(sum(each.memory_info().rss for each in processes) / 1e6)
+        megabytes.append(sum(each.memory_info().rss for each in processes) / 1e6)
 
 
 def main() -> int:

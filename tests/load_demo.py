@@ -47,6 +47,7 @@ class Tally:
         failed: valid requests without an answer, and bad ones without a sentence: their messages.
         seconds: of each valid request, upload and download included.
         megabytes: the server's resident memory, about once a second.
+        start: seconds until the server's first page.
     """
 
     right: int = 0
@@ -56,6 +57,7 @@ class Tally:
     failed: list[str] = dataclasses.field(default_factory=list)
     seconds: list[float] = dataclasses.field(default_factory=list)
     megabytes: list[float] = dataclasses.field(default_factory=list)
+    start: float = 0.0
 
     @property
     def good(self) -> bool:
@@ -68,6 +70,7 @@ class Tally:
         return {
             **{name: getattr(self, name) for name in ("right", "wrong", "refused", "busy")},
             "failed": len(self.failed),
+            "seconds to the first page": round(self.start, 1),
             "first failures": self.failed[:3],
             "median seconds": round(statistics.median(self.seconds), 2) if self.seconds else None,
             "slowest seconds": round(max(self.seconds, default=0), 2),
@@ -80,7 +83,8 @@ class Tally:
 def run(clients: int, seconds: float) -> Tally:
     """Serve the demo, let clients work on it for a while, and return what happened."""
     total, tallies = Tally(), []
-    with tempfile.TemporaryDirectory() as name, serve(Path(name) / "gradio") as (address, server):
+    with tempfile.TemporaryDirectory() as name, serve(Path(name) / "gradio") as (address, server, start):
+        total.start = start
         stop = threading.Event()
         watcher = threading.Thread(target=watch_memory, args=(server, total.megabytes, stop))
         watcher.start()
@@ -101,12 +105,13 @@ def run(clients: int, seconds: float) -> Tally:
 
 @contextlib.contextmanager
 def serve(folder: Path):
-    """Run `python app.py` on two cores and yield its address and process."""
+    """Run `python app.py` on two cores and yield its address, its process and the seconds until it served a page."""
     with contextlib.closing(socket.socket()) as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, str(ROOT / "app.py"), "--host", "127.0.0.1", "--port", str(port)]
     environment = {**os.environ, "GRADIO_TEMP_DIR": str(folder), "PYTHONPATH": str(ROOT)}
+    began = time.monotonic()
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
     try:
         server = psutil.Process(process.pid)
@@ -119,7 +124,7 @@ def serve(folder: Path):
                 break
             assert process.poll() is None and time.monotonic() < end, "the demo did not start"
             time.sleep(0.3)
-        yield address, server
+        yield address, server, time.monotonic() - began
     finally:
         process.terminate()
         process.wait(30)
@@ -144,7 +149,11 @@ def client(address: str, files: list[tuple[Path, np.ndarray | None]], end: float
     """Send one file after the other until the time is over, and add what happened to the list."""
     tally, turn = Tally(), 0
     tallies.append(tally)
-    connection = gradio_client.Client(address, verbose=False)
+    try:
+        connection = gradio_client.Client(address, verbose=False)
+    except Exception as error:
+        tally.failed.append(f"no connection: {error}")
+        return
     while time.monotonic() < end:
         path, expected = files[turn % len(files)]
         began = time.monotonic()

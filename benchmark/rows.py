@@ -81,12 +81,12 @@ class SpeedRow:
 
     Args:
         run: what the rows measured together share.
-        network: name.
-        parameters: number of them.
-        gmacs: multiply-accumulates for this image, in 10^9.
-        memory_format: 'contiguous' or 'channels_last'.
+        network: name of the network or the classical denoiser.
+        parameters: number of them; 0 for a classical denoiser.
+        gmacs: multiply-accumulates for this image, in 10^9; None for a classical denoiser.
+        memory_format: 'contiguous' or 'channels_last'; empty for a classical denoiser.
         size: side of the square grey image in pixels.
-        milliseconds: median.
+        milliseconds: median; None where it would have taken too long.
         fastest: lowest, in milliseconds.
         repeats: number of timed repeats.
         device: 'cpu' or 'cuda'.
@@ -95,16 +95,17 @@ class SpeedRow:
         torch: version.
         git: commit.
         start: of the run, UTC.
+        peak_mib: memory taken beyond network and image in the faster memory format, in a process of its own.
     """
 
     run: str
     network: str
     parameters: int
-    gmacs: float
+    gmacs: float | None
     memory_format: str
     size: int
-    milliseconds: float
-    fastest: float
+    milliseconds: float | None
+    fastest: float | None
     repeats: int
     device: str
     machine: str
@@ -112,9 +113,11 @@ class SpeedRow:
     torch: str
     git: str
     start: str
+    peak_mib: float | None = None
 
 
 _DECIMALS = {"psnr": 4, "ssim": 5, "lpips": 5, "estimated_level": 3, "seconds": 5, "milliseconds": 2, "fastest": 2}
+_DECIMALS |= {"peak_mib": 1}
 RowType = TypeVar("RowType", Row, SpeedRow)
 
 

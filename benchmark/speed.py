@@ -1,30 +1,45 @@
-"""`python -m benchmark.speed`: how fast the presets are against well-known networks, on this machine.
+"""`python -m benchmark.speed`: how fast the presets are against well-known denoisers, on this machine.
 
-All networks are timed in turn, round after round, so that a busy moment hurts them alike; each counts in its faster
-memory format. Untrained weights suffice. Rows go to `speed.csv`; nothing imports this module.
+All are timed in turn, round after round, so that a busy moment hurts them alike; each network counts in its faster
+memory format, in fp32. Untrained weights suffice. Rows go to `speed.csv`; `design` imports this module.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import functools
+import importlib.util
+import math
+import multiprocessing
 import statistics
 import sys
 import time
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from torch import nn
 from tqdm import tqdm
 
-from benchmark import results, rows, tables
+from benchmark import cost, results, rows, tables
 from benchmark.evaluate import exact_fp32
+from benchmark.methods import bm3d
 from benchmark.networks import DnCNN, FFDNet, gmacs
 from benchmark.provenance import surroundings
+from mdrn.allocator import reuse_freed_memory
+from mdrn.classical import CLASSICAL
+from mdrn.inference import restore
 from mdrn.model import MDRN, PRESETS, count_parameters
 
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+SIZES = (256, 512, 1024, 3464)  # sides of squares; the last one has 12 megapixels
+WHOLE = 1024  # larger images go through the tiles of `mdrn.denoise`
 SIGMA = 0.1  # of no consequence
+_TILED_ROUNDS = 3
+_PROBE = 128
+Denoiser = Callable[[torch.Tensor, float], torch.Tensor]
 
 
 def networks() -> dict[str, nn.Module]:
@@ -32,53 +47,72 @@ def networks() -> dict[str, nn.Module]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         models = {"DnCNN": DnCNN().eval().folded(), "FFDNet": FFDNet()}
+        for model, stride in zip(models.values(), (1, 2), strict=True):  # what tiles need to know
+            model.stride = stride
+            model.receptive_field_radius = stride * sum(isinstance(layer, nn.Conv2d) for layer in model.body)
+            model.config = types.SimpleNamespace(channels=1)
         models |= {name: MDRN(config) for name, config in PRESETS.items() if config.channels == 1}
     return {name: model.eval() for name, model in models.items()}
 
 
+def classical() -> dict[str, Denoiser]:
+    """Return the classical denoisers to compare, BM3D where its package is installed."""
+    chosen = {name: CLASSICAL[name] for name in ("non_local_means", "wavelet")}
+    if importlib.util.find_spec("bm3d"):
+        chosen["BM3D"] = bm3d().prepare("cpu")
+    return chosen
+
+
 def measure(
-    models: dict[str, nn.Module],
+    models: Mapping[str, nn.Module | Denoiser],
     size: int = 512,
     repeats: int = 5,
     device: str = "cpu",
     on_round: Callable[[], object] = lambda: None,
+    limit: float = math.inf,
 ) -> list[rows.SpeedRow]:
-    """Time every network in every memory format, interleaved; each timed call follows one that is not timed.
+    """Time every denoiser in every memory format, interleaved; each timed call follows one that is not timed.
 
     Args:
-        models: name -> network under the denoiser contract, grey, in eval mode.
-        size: side of the square image in pixels.
-        repeats: timed rounds, after one that is not.
+        models: name -> network under the denoiser contract, grey, in eval mode, or a function under the same contract.
+        size: side of the square image in pixels; above `WHOLE` networks work in tiles, as `mdrn.denoise` does.
+        repeats: timed rounds, after one that is not; fewer for images in tiles.
         device: 'cpu' or 'cuda'.
         on_round: called after each round.
+        limit: what would take more seconds for one image, by its time for a small one, is left out: a row without time.
     """
     here = surroundings(device)
     noisy = torch.rand(1, 1, size, size, generator=torch.Generator().manual_seed(0)).to(device)
-    seconds: dict[tuple[str, str], list[float]] = {(name, kind): [] for name in models for kind in FORMATS}
+    kinds = {name: _kinds(model, size) for name, model in models.items()}
+    calls = {(name, kind): _call(models[name], kind, noisy) for name in models for kind in kinds[name]}
+    seconds: dict[tuple[str, str], list[float]] = {key: [] for key in calls}
+    rounds = repeats if size <= WHOLE else min(repeats, _TILED_ROUNDS)
     with exact_fp32(), torch.inference_mode():
-        for repeat in range(repeats + 1):
-            for (name, kind), times in seconds.items():
-                model = models[name].to(device, memory_format=FORMATS[kind])
-                image = noisy.contiguous(memory_format=FORMATS[kind])
-                _seconds(model, image)  # memory and caches as this network leaves them, not the one before it
-                elapsed = _seconds(model, image)
+        running = [key for key in calls if limit == math.inf or _predicted(models[key[0]], key[1], noisy) <= limit]
+        for repeat in range(rounds + 1):
+            for key in running:
+                if size <= WHOLE:
+                    cost.seconds(calls[key], device)  # memory and caches as this one leaves them, not the one before it
+                elapsed = cost.seconds(calls[key], device)
                 if repeat:
-                    times.append(elapsed)
+                    seconds[key].append(elapsed)
             on_round()
     run = rows.short_hash([here, size, repeats, time.time_ns()])[:12]
+    macs = {name: gmacs(m, size=size) if isinstance(m, nn.Module) else None for name, m in models.items()}
     measured = []
     for (name, kind), times in seconds.items():
+        network = models[name] if isinstance(models[name], nn.Module) else None
         measured.append(
             rows.SpeedRow(
                 run=run,
                 network=name,
-                parameters=count_parameters(models[name]),
-                gmacs=gmacs(models[name], size=size),
+                parameters=count_parameters(network) if network else 0,
+                gmacs=macs[name],
                 memory_format=kind,
                 size=size,
-                milliseconds=1000 * statistics.median(times),
-                fastest=1000 * min(times),
-                repeats=repeats,
+                milliseconds=1000 * statistics.median(times) if times else None,
+                fastest=1000 * min(times) if times else None,
+                repeats=len(times),
                 device=device,
                 machine=str(here["machine"]),
                 threads=int(here["threads"]),
@@ -90,35 +124,91 @@ def measure(
     return measured
 
 
-def _seconds(model: nn.Module, image: torch.Tensor) -> float:
-    if image.is_cuda:
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    model(image, SIGMA)
-    if image.is_cuda:
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+def _kinds(model: nn.Module | Denoiser, size: int) -> tuple[str, ...]:
+    """Return the memory formats to try: one for tiles, which choose theirs, and none for a classical denoiser."""
+    if not isinstance(model, nn.Module):
+        return ("",)
+    return tuple(FORMATS) if size <= WHOLE else ("channels_last",)
+
+
+def _call(model: nn.Module | Denoiser, kind: str, noisy: torch.Tensor) -> Callable[[], object]:
+    """Return what is timed: one image restored."""
+    if not isinstance(model, nn.Module):
+        return functools.partial(model, noisy.cpu(), SIGMA)
+    size, layout = noisy.shape[-1], FORMATS[kind]
+    if size > WHOLE:
+        image = noisy[0, 0].cpu().numpy()
+        model = model.to(noisy.device, memory_format=layout)
+        return lambda: restore(image, 255 * SIGMA, model, device=noisy.device.type)
+    image = noisy.contiguous(memory_format=layout)
+    return lambda: model.to(noisy.device, memory_format=layout)(image, SIGMA)
+
+
+def _predicted(model: nn.Module | Denoiser, kind: str, noisy: torch.Tensor) -> float:
+    """Return the seconds that the whole image will take, judged by a corner of it."""
+    side = min(_PROBE, noisy.shape[-1])
+    probe = _call(model, kind, noisy[..., :side, :side])
+    cost.seconds(probe, noisy.device.type)
+    return cost.seconds(probe, noisy.device.type) * (noisy.shape[-1] / side) ** 2
+
+
+def peak_of(name: str, kind: str, size: int) -> float | None:
+    """Return the memory in MiB that restoring one image takes beyond network and image, in a fresh process."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_peak_here, (name, kind, size))
+
+
+def _peak_here(name: str, kind: str, size: int) -> float | None:
+    reuse_freed_memory()
+    model = (networks() | classical())[name]
+    call = _call(model, kind, torch.rand(1, 1, size, size))
+    with torch.inference_mode():
+        _call(model, kind, torch.rand(1, 1, 32, 32))()  # what is imported and set up once
+        return cost.peak_mib(call, "cpu")
+
+
+def with_peaks(measured: list[rows.SpeedRow], on_each: Callable[[], object]) -> list[rows.SpeedRow]:
+    """Return the rows with the peak memory of each denoiser in its faster format; the slower one's stays empty."""
+    fastest: dict[str, rows.SpeedRow] = {}
+    for row in measured:
+        if row.milliseconds and row.milliseconds <= fastest.get(row.network, row).milliseconds:
+            fastest[row.network] = row
+    filled = []
+    for row in measured:
+        if row is fastest.get(row.network) and row.device == "cpu":
+            row = dataclasses.replace(row, peak_mib=peak_of(row.network, row.memory_format, row.size))
+        on_each()
+        filled.append(row)
+    return filled
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line: print the table, add the rows; 2 with one line on stderr for any error."""
+    """Run the command line: print the tables, add the rows; 2 with one line on stderr for any error."""
     parser = argparse.ArgumentParser(prog="python -m benchmark.speed", description=__doc__.split("\n\n")[0])
     parser.add_argument("--out", metavar="DIR", default="results", help="where speed.csv is; default: results")
-    parser.add_argument("--size", type=int, default=512, help="side of the square image; default: 512")
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="sides of squares; default: 256 to 12 MP")
     parser.add_argument("--repeats", type=int, default=5, help="timed rounds; default: 5")
+    parser.add_argument("--limit", type=float, default=60, help="seconds for one image, else left out; default: 60")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.error = lambda message: parser.exit(2, f"{parser.prog}: {message}\n")
     options = parser.parse_args(arguments)
-    if options.size < 16 or options.repeats < 1:
-        parser.error("--size: expected at least 16, --repeats: at least 1")
+    if min(options.sizes) < 16 or options.repeats < 1:
+        parser.error("--sizes: expected at least 16, --repeats: at least 1")
     if options.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch sees no GPU here; use cpu")
+    reuse_freed_memory()
     out = Path(options.out)
     try:
-        with tqdm(total=options.repeats + 1, unit="round", disable=options.quiet) as bar:
-            measured = measure(networks(), options.size, options.repeats, options.device, bar.update)
-        rows.append(out / rows.SPEED, measured, rows.SpeedRow)
+        rows.read(out / rows.SPEED, rows.SpeedRow)  # a damaged file is found before the work, not after it
+        measured = []
+        models = networks() | (classical() if options.device == "cpu" else {})
+        for size in options.sizes:
+            with tqdm(desc=f"{size} x {size}", unit="step", disable=options.quiet) as bar:
+                timed = measure(models, size, options.repeats, options.device, bar.update, options.limit)
+                measured += with_peaks(timed, bar.update)
+        run = measured[0].run
+        rows.append(out / rows.SPEED, [dataclasses.replace(row, run=run) for row in measured], rows.SpeedRow)
         for table in tables.speed(results.load(out)):
             print(table.markdown())
     except (OSError, rows.RowsError) as error:

@@ -106,7 +106,7 @@ def test_estimator_table(out):
 
 def test_speed_table_takes_the_faster_format(out):
     (table,) = tables.speed(results.load(out))
-    assert cells(table.markdown(), "mdrn_tiny")[3:] == ["channels_last", "20", "0.020", "–"]
+    assert cells(table.markdown(), "mdrn_tiny")[3:] == ["channels_last", "20", "0.020", "–", "13.11", "–"]
 
 
 def test_newer_weights_replace_older_in_tables(out):

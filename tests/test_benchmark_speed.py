@@ -1,25 +1,94 @@
-"""The speed command measures every network in both formats, and prints and keeps what it found."""
+"""The speed command measures every denoiser in its formats, and prints and keeps what it found."""
+
+import math
 
 import pytest
+import torch
 
-from benchmark import rows, speed
+from benchmark import figures, results, rows, speed, tables
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+NETWORKS = {"DnCNN", "FFDNet", "mdrn", "mdrn_tiny"}
 
 
-def test_rows_and_ratios(tmp_path, capsys):
-    assert speed.main(["--size", "32", "--repeats", "2", "--quiet", "--out", str(tmp_path)]) == 0
+@pytest.fixture
+def one_thread():
+    """Tiny images on several threads wait for each other most of the time when the machine is busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_rows_ratios_and_memory(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(speed, "peak_of", lambda name, kind, size: 12.5)
+    assert speed.main(["--sizes", "32", "48", "--repeats", "2", "--quiet", "--out", str(tmp_path)]) == 0
     written = rows.read(tmp_path / rows.SPEED, rows.SpeedRow)
-    assert {row.network for row in written} == {"DnCNN", "FFDNet", "mdrn", "mdrn_tiny"}
-    assert len(written) == 8
-    assert {row.memory_format for row in written} == {"contiguous", "channels_last"}
+    assert {row.network for row in written} >= NETWORKS | {"non_local_means", "wavelet"}
+    for size in (32, 48):
+        networks = [row for row in written if row.network in NETWORKS and row.size == size]
+        assert len(networks) == 8 and {row.memory_format for row in networks} == {"contiguous", "channels_last"}
     assert all(0 < row.fastest <= row.milliseconds for row in written)
     assert len({row.run for row in written}) == 1
+    fastest = {(row.network, row.size): row for row in sorted(written, key=lambda row: -row.milliseconds)}
+    assert all((row.peak_mib == 12.5) == (fastest[row.network, row.size] is row) for row in written)
     said = capsys.readouterr().out
-    assert "| network | parameters | GMACs | memory format | ms (median) | / DnCNN | / FFDNet |" in said
-    (line,) = [line for line in said.splitlines() if line.startswith("| DnCNN")]
+    columns = "parameters | GMACs | memory format | ms (median) | / DnCNN | / FFDNet | MP/s | peak MiB |"
+    assert f"| denoiser | {columns}" in said
+    line = next(line for line in said.splitlines() if line.startswith("| DnCNN"))
     assert line.split("|")[6].strip() == "1.000"
+    line = next(line for line in said.splitlines() if line.startswith("| wavelet"))
+    assert [cell.strip() for cell in line.split("|")[2:5]] == ["–", "–", "–"]
+    (figure,) = figures.throughput(results.load(tmp_path))
+    assert figure.name == "throughput" and figure.png.startswith(b"\x89PNG") and b"<svg" in figure.svg
 
 
-@pytest.mark.parametrize("arguments", [["--size", "4"], ["--repeats", "0"], ["--size", "big"], ["--device", "abacus"]])
+def test_large_images_go_through_tiles_and_slow_denoisers_are_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(speed, "WHOLE", 48)
+    tiles = []
+    real = speed.restore
+    monkeypatch.setattr(speed, "restore", lambda image, *a, **o: tiles.append(image.shape) or real(image, *a, **o))
+    models = speed.networks()
+    chosen = {"DnCNN": models["DnCNN"], "mdrn_tiny": models["mdrn_tiny"], "slow": lambda noisy, sigma: slow(noisy)}
+
+    def slow(noisy):
+        assert noisy.shape[-1] < 64
+        return noisy
+
+    monkeypatch.setattr(speed, "_PROBE", 32)
+    seconds = iter([0.0, 0.0, 0.0, 0.0, 0.0, 9.0])
+    real_seconds = speed.cost.seconds
+
+    def timed(call, device):
+        measured = real_seconds(call, device)
+        return next(seconds, measured)
+
+    monkeypatch.setattr(speed.cost, "seconds", timed)
+    measured = {row.network: row for row in speed.measure(chosen, 64, repeats=5, limit=10.0)}
+    assert measured["slow"].milliseconds is None and measured["slow"].repeats == 0
+    assert measured["mdrn_tiny"].memory_format == "channels_last" and measured["mdrn_tiny"].repeats == 3
+    assert set(tiles) == {(64, 64)}
+    rows.append(tmp_path / rows.SPEED, measured.values(), rows.SpeedRow)
+    (table,) = tables.speed(results.load(tmp_path))
+    (line,) = [line for line in table.lines if line[0] == "slow"]
+    assert line[4:] == ("–",) * 5 and any("longer than the limit" in note for note in table.notes)
+
+
+@pytest.mark.slow
+def test_memory_is_measured_in_a_process_of_its_own():
+    peaks = {size: speed.peak_of("DnCNN", "contiguous", size) for size in (64, 256)}
+    assert 2 * 64 * 256**2 * 4 / 2**20 * 0.9 < peaks[256] < 150 and peaks[64] < peaks[256] / 4
+
+
+def test_other_networks_can_be_measured():
+    (first, second) = speed.measure({"one": speed.networks()["mdrn_tiny"]}, size=32, repeats=1)
+    assert {first.memory_format, second.memory_format} == set(speed.FORMATS) and first.peak_mib is None
+    assert math.isfinite(first.milliseconds) and torch.is_inference_mode_enabled() is False
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--sizes", "4"], ["--repeats", "0"], ["--sizes", "big"], ["--device", "abacus"]]
+)
 def test_mistakes_give_one_line(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
         speed.main(arguments)
@@ -30,7 +99,7 @@ def test_mistakes_give_one_line(arguments, capsys):
 def test_a_damaged_file_is_left_alone(tmp_path, capsys):
     (tmp_path / rows.SPEED).write_text("run,network\nhalf")
     with pytest.raises(SystemExit) as stop:
-        speed.main(["--size", "16", "--repeats", "1", "--quiet", "--out", str(tmp_path)])
+        speed.main(["--sizes", "16", "--repeats", "1", "--quiet", "--out", str(tmp_path)])
     assert stop.value.code == 2
     assert "speed.csv, line 2" in capsys.readouterr().err
     assert (tmp_path / rows.SPEED).read_text() == "run,network\nhalf"

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
 
@@ -25,7 +25,15 @@ import mdrn
 from benchmark.cost import cost
 from benchmark.networks import FFDNet, gmacs
 from benchmark.rows import AUTO, ESTIMATOR, short_hash
-from mdrn.checkpoint import CheckpointError, Header, find_weights, read_header, tensors_sha256
+from mdrn.checkpoint import (
+    METADATA_KEY,
+    CheckpointError,
+    Header,
+    find_weights,
+    parse_header,
+    read_header,
+    tensors_sha256,
+)
 from mdrn.classical import CLASSICAL
 from mdrn.model import count_parameters
 from mdrn.noise import estimate_noise_level
@@ -132,10 +140,8 @@ def load_network(id_or_path: str | Path, device: str = "cpu") -> nn.Module:
         CheckpointError: if the file is missing, not ours, or damaged.
     """
     path = find_weights(id_or_path)
-    header = read_header(path)
-    with safe_open(path, framework="pt") as file:
-        ours = not all(name.startswith("body.") for name in file.keys())  # noqa: SIM118
-    if ours:
+    header = _ffdnet_header(path)
+    if header is None:
         return mdrn.load(path, device)
     tensors = load_file(path)
     if tensors_sha256(tensors) != header.sha256:
@@ -148,13 +154,24 @@ def load_network(id_or_path: str | Path, device: str = "cpu") -> nn.Module:
     return model.to(device).eval()
 
 
+def _ffdnet_header(path: Path) -> Header | None:
+    """Return the header of an FFDNet's file, None for any other: then `mdrn` says what it is, or what is wrong."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            if all(name.startswith("body.") for name in file.keys()):  # noqa: SIM118
+                return parse_header((file.metadata() or {}).get(METADATA_KEY, "{}"))
+    except (SafetensorError, OSError):
+        pass
+    return None
+
+
 def network(id_or_path: str | Path, plan: str) -> Method:
     """Return the method of a released id or weights file, as part of a plan.
 
     Raises:
         CheckpointError: if there is none, or it is not ours.
     """
-    header = read_header(id_or_path)
+    header = _ffdnet_header(find_weights(id_or_path)) or read_header(id_or_path)
 
     def prepare(device: str) -> Restore:
         model = load_network(id_or_path, device).to(memory_format=torch.channels_last)

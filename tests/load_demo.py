@@ -25,7 +25,8 @@ import numpy as np
 import psutil
 from demo_site import make_image
 from gradio_client import handle_file
-from gradio_client.exceptions import AppError, QueueError
+from gradio_client.exceptions import AppError
+from gradio_client.utils import QueueError
 
 import mdrn
 from mdrn import image_io

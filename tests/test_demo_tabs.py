@@ -120,7 +120,7 @@ def test_a_comparison_is_of_every_kind_that_is_released(tmp_path):
         assert [result.method for result in made.results] == ["noisy", *methods] and not made.left_out
         assert made.results[-1].parameters == next(n.parameters for n in service.released() if n.teacher)
         assert comparison.compare(tmp_path / "a.png", 25, 0, [colour]).left_out == [colour]
-        assert [n.id for n in service.networks()] == [RANGE, colour, SINGLE, tiny]  # a teacher is nobody's choice
+        assert [n.id for n in service.networks()] == [RANGE, colour, tiny, SINGLE]  # a teacher is nobody's choice
         assert [model for _, model in handlers.choices()][:2] == [service.AUTOMATIC, RANGE]
 
 

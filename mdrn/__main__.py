@@ -12,12 +12,14 @@ import sys
 from pathlib import Path
 
 from mdrn import __version__
+from mdrn.allocator import reuse_freed_memory
 from mdrn.cli_denoise import EXIT_CODES, add_denoise_parser, fail
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     options = _parser().parse_args(arguments)
+    reuse_freed_memory()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # to clean up as after Ctrl-C
     try:
         code = options.run(options)

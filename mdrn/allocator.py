@@ -1,6 +1,7 @@
-"""Freed memory kept for the next layer instead of handed back to the system, which takes a fifth of the time away.
+"""Freed memory kept for the next layer, not handed back to the system: a tenth to a quarter of the time less.
 
-For programs, which own their process: the command line calls it; a library that changes malloc would be a surprise.
+For programs, which own their process: the command line and the timings call it; a library that changes malloc would be
+a surprise.
 """
 
 from __future__ import annotations

@@ -22,6 +22,8 @@ def one_thread():
 
 def test_rows_ratios_and_memory(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(speed, "peak_of", lambda name, kind, size: 12.5)
+    quick = {name: denoiser for name, denoiser in speed.classical().items() if name != "BM3D"}
+    monkeypatch.setattr(speed, "classical", lambda: quick)
     assert speed.main(["--sizes", "32", "48", "--repeats", "2", "--quiet", "--out", str(tmp_path)]) == 0
     written = rows.read(tmp_path / rows.SPEED, rows.SpeedRow)
     assert {row.network for row in written} >= NETWORKS | {"non_local_means", "wavelet"}
@@ -72,6 +74,12 @@ def test_large_images_go_through_tiles_and_slow_denoisers_are_left_out(tmp_path,
     (table,) = tables.speed(results.load(tmp_path))
     (line,) = [line for line in table.lines if line[0] == "slow"]
     assert line[4:] == ("–",) * 5 and any("longer than the limit" in note for note in table.notes)
+
+
+def test_bm3d_is_compared_where_it_is_installed():
+    pytest.importorskip("bm3d")
+    (restored,) = speed.classical()["BM3D"](torch.rand(1, 1, 16, 17), 0.1)
+    assert restored.shape == (1, 1, 16, 17)
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import inspect
+import json
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -181,7 +182,7 @@ def network(id_or_path: str | Path, plan: str) -> Method:
 
     return Method(
         name=header.id,
-        config=short_hash({"model": dataclasses.asdict(header.model), "recipe": header.recipe}),
+        config=_trained_config(id_or_path),
         weights=header.sha256[:16],
         prepare=prepare,
         channels=(header.model.channels,),
@@ -190,6 +191,13 @@ def network(id_or_path: str | Path, plan: str) -> Method:
         plan=plan,
         source=str(id_or_path),
     )
+
+
+def _trained_config(id_or_path: str | Path) -> str:
+    """Hash network and recipe as the file spells them, so that a field that came later does not change it."""
+    with safe_open(find_weights(id_or_path), framework="pt") as file:
+        written = json.loads(file.metadata()[METADATA_KEY])
+    return short_hash({"model": written["model"], "recipe": written["recipe"]})
 
 
 def with_estimated_level(method: Method, estimate: Callable[[np.ndarray], float] = estimate_noise_level) -> Method:

@@ -37,8 +37,9 @@ def test_a_killed_worker_s_run_goes_on_elsewhere_to_the_same_weights(tmp_path, m
     from ray.cluster_utils import Cluster
 
     monkeypatch.delenv("MDRN_DATA", raising=False)
-    longer = TAUGHT.options | {"steps": 400}
-    plan = dataclasses.replace(TAUGHT, strategies=("plain", "hmds"), options=longer, validations=40)
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # Ray's workers stand back behind everything else: 15
+    longer = TAUGHT.options | {"steps": 200}
+    plan = dataclasses.replace(TAUGHT, strategies=("plain", "hmds"), options=longer, validations=20)
     runs = runs_of(plan, tmp_path / "ray")
     students = runs[1:]
     here = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 80 * 2**20})
@@ -52,7 +53,7 @@ def test_a_killed_worker_s_run_goes_on_elsewhere_to_the_same_weights(tmp_path, m
                 killed.append([run.steps_done for run in students])
                 here.remove_node(nodes[0], allow_graceful=False)
                 return
-            time.sleep(0.05)
+            time.sleep(0.2)
 
     killer = threading.Thread(target=kill_one)
     killer.start()
@@ -62,7 +63,7 @@ def test_a_killed_worker_s_run_goes_on_elsewhere_to_the_same_weights(tmp_path, m
     finally:
         killer.join()
         here.shutdown()
-    assert killed and min(killed[0]) < 400
+    assert killed and min(killed[0]) < 200
     assert all(run.finished for run in runs)
     alone = runs_of(plan, tmp_path / "alone")
     for group in (alone[:1], alone[1:3]):

@@ -14,6 +14,7 @@ from benchmark.cost import CostError
 from benchmark.networks import FFDNet
 from mdrn import checkpoint, metrics, noise
 from mdrn.checkpoint import CheckpointError
+from mdrn.model import ModelConfig
 from tests.conftest import header_for, small_network
 
 
@@ -113,3 +114,15 @@ def test_a_failed_measurement_is_one_line(tmp_path):
     with pytest.raises(CostError, match="measuring time and memory of .*gone.*expected a released id") as caught:
         cost.cost("gone", str(tmp_path / "gone.safetensors"), "cpu", 1)
     assert "\n" not in str(caught.value)
+
+
+def test_a_field_that_came_after_a_file_was_written_changes_nothing(weights_file, monkeypatch):
+    @dataclasses.dataclass(frozen=True)
+    class Later(ModelConfig):
+        new: int = 0
+
+    before = methods.network(weights_file, "given")
+    monkeypatch.setitem(checkpoint.ARCHITECTURES, "mdrn", Later)
+    after = methods.network(weights_file, "given")
+    assert "new" in dataclasses.asdict(after.header.model)
+    assert after.key() == before.key()

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from mdrn import exif_blocks
-from mdrn.image_file import MM_PER_INCH, VIPS_TYPES, ImageFile, ImageFileError, check_float, last_line
+from mdrn.image_file import MM_PER_INCH, VIPS_TYPES, ImageFile, ImageFileError, check_float, interrupts_wait, last_line
 
 _FIELDS = ("interpretation", "bands", "format", "n-pages", "orientation")
 _FIELDS += ("exif-data", "icc-profile-data", "xmp-data")
@@ -54,9 +54,9 @@ def count_pages(data: bytes, kind: str, name: str) -> int:
     """
     if kind != "tiff":
         return 1
-    import pyvips
-
     with _one_clear_line(name, kind):
+        import pyvips
+
         return pyvips.Image.tiffload_buffer(data).get("n-pages")
 
 
@@ -80,7 +80,8 @@ def decode(data: bytes, kind: str, name: str, limit: int, page: int = 0) -> Imag
 @contextlib.contextmanager
 def _one_clear_line(name: str, kind: str) -> Iterator[None]:
     try:
-        yield
+        with interrupts_wait():
+            yield
     except ImageFileError:
         raise
     except MemoryError as error:

@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 
 from mdrn import exif_blocks
-from mdrn.image_file import MM_PER_INCH, VIPS_TYPES, ImageFile, ImageFileError, check_float, last_line
+from mdrn.image_file import MM_PER_INCH, VIPS_TYPES, ImageFile, ImageFileError, check_float, interrupts_wait, last_line
 
 _HOLDS = {  # format -> sample types it can hold, and whether it can hold alpha
     "png": (("uint8", "uint16"), True),
@@ -46,9 +46,10 @@ def encode(images: list[tuple[np.ndarray, ImageFile]], format: str) -> bytes:
         like = _without_what_does_not_fit(like, pixels, format)
         ready.append((np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("=")), like))
     try:
-        if format == "tiff":
-            return _encode_tiff(ready)
-        return (_encode_png if format == "png" else _encode_with_pillow)(*ready[0], format)
+        with interrupts_wait():
+            if format == "tiff":
+                return _encode_tiff(ready)
+            return (_encode_png if format == "png" else _encode_with_pillow)(*ready[0], format)
     except MemoryError as error:
         shape = ready[0][0].shape
         raise ImageFileError(f"{format.upper()}: not enough memory to encode {shape}; cut it up") from error

@@ -1,10 +1,14 @@
 """What an image file is to this package: formats, the `ImageFile` that is read and written, and the error.
 
-`image_io` hands these on; its decoder and encoder import them from here.
+`image_io` hands these on; its decoder and encoder import them from here, and what both need besides.
 """
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -59,3 +63,23 @@ def last_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     telling = [line for line in lines if "load error" not in line and "unable to" not in line]
     return (telling or lines or [type(error).__name__])[-1][:120]
+
+
+@contextlib.contextmanager
+def interrupts_wait() -> Iterator[None]:
+    """Let Ctrl-C wait until libvips is done: raised in the callback by which pyvips logs, it would be lost."""
+    if threading.current_thread() is not threading.main_thread():  # where Python runs all handlers
+        yield
+        return
+    waiting: list[int] = []
+    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {signum: handler for signum, handler in handlers.items() if callable(handler)}
+    for signum in handlers:
+        signal.signal(signum, lambda signum, _: waiting.append(signum))
+    try:
+        yield
+    finally:
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
+        for signum in waiting:
+            signal.raise_signal(signum)

@@ -23,6 +23,7 @@ from benchmark.drawing import Figure, column_axes, finish, scatter
 from benchmark.rows import write_bytes_atomically
 from benchmark.studies import CONCLUSIONS, STUDIES
 
+DESIGNS = ("designs", "light")  # studies of networks: these are timed, and drawn
 SHOWN_LEVELS = ("15", "25", "50")
 PAGE = """# How design and recipe were chosen
 
@@ -59,7 +60,7 @@ def measure(study: str, names: list[str], repeats: int = 5) -> dict[str, dict[st
 
     candidates = {name: STUDIES[study][name] for name in names}
     models = {name: candidate.model.build().eval() for name, candidate in candidates.items()}
-    timed = {"DnCNN": DnCNN().eval().folded()} | {n: copy for n, copy in models.items() if study != "recipe"}
+    timed = {"DnCNN": DnCNN().eval().folded()} | {n: copy for n, copy in models.items() if study in DESIGNS}
     best: dict[str, float] = {}
     for row in speed.measure(timed, repeats=repeats):
         best[row.network] = min(best.get(row.network, float("inf")), row.milliseconds)
@@ -119,7 +120,7 @@ def write_page(out: Path) -> None:
             continue
         frame = pd.read_csv(out / f"{study}.csv")
         parts += [f"## {study}\n", CONCLUSIONS[study](frame.set_index("name")) + "\n"]
-        if study != "recipe":
+        if study in DESIGNS:
             figure = _figure(study, frame)
             figure.write(out)
             parts.append(f"![{figure.caption}]({figure.name}.png)\n")

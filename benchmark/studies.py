@@ -61,6 +61,10 @@ class Candidate:
         return configs
 
 
+def _recipe_candidate(what: str, then: dict | None = None, share: float = 0.25, **options) -> Candidate:
+    return Candidate(what, options={"batch_size": 4, **options}, then=then, then_share=share)
+
+
 STUDIES: dict[str, dict[str, Candidate]] = {
     "designs": {  # near 0.12 M parameters
         "two_stages": Candidate("reference: two stages, three scales"),
@@ -87,31 +91,31 @@ STUDIES: dict[str, dict[str, Candidate]] = {
         "u_three_scales": Candidate("plain U", ModelConfig(widths=(16, 32, 48), stages=1)),
         "u_four_scales": Candidate("plain U", ModelConfig(widths=(16, 16, 32, 48), stages=1)),
     },
-    "recipe": {
+    "batch": {
         "reference": Candidate("AdamW 2e-3, batch 16 of 64 x 64, L1"),
         "batch_4": Candidate("batch 4", options={"batch_size": 4}),
         "batch_8": Candidate("batch 8", options={"batch_size": 8}),
         "batch_32": Candidate("batch 32", options={"batch_size": 32}),
-        "patch_48": Candidate("patches of 48 x 48", options={"patch_size": 48}),
-        "patch_96": Candidate("patches of 96 x 96", options={"patch_size": 96}),
         "rate_1e-3": Candidate("learning rate 1e-3", options={"learning_rate": 1e-3}),
         "rate_4e-3": Candidate("learning rate 4e-3", options={"learning_rate": 4e-3}),
-        "lion": Candidate("Lion 3e-4", options={"optimizer": "lion", "learning_rate": 3e-4, "weight_decay": 1e-3}),
-        "muon": Candidate("Muon", options={"optimizer": "muon", "learning_rate": 1e-2}),
-        "charbonnier": Candidate("Charbonnier loss", options={"loss": "charbonnier"}),
-        "mse": Candidate("squared error", options={"loss": "mse"}),
-        "ema_0.9995": Candidate("longer running mean", options={"ema_decay": 0.9995}),
-        "no_decay": Candidate("no weight decay", options={"weight_decay": 0.0}),
-        "extra_data": Candidate("BSDS500 and extra photographs", options={"data": ("bsds", "extra")}),
-        "constant": Candidate("constant learning rate after warm-up", options={"final_learning_rate": 1.0}),
-        "two_cycles": Candidate("half the steps twice", then={"learning_rate": 1e-3}, then_share=0.5),
-        "mse_at_end": Candidate("squared error in the last quarter", then={"loss": "mse", "learning_rate": 5e-4}),
-        "growing": Candidate(
-            "48 x 48, in the second half 96 x 96",
-            options={"patch_size": 48},
-            then={"patch_size": 96},
-            then_share=0.5,
-        ),
+        "batch_8_rate_4e-3": Candidate("batch 8, 4e-3", options={"batch_size": 8, "learning_rate": 4e-3}),
+        "batch_4_rate_4e-3": Candidate("batch 4, 4e-3", options={"batch_size": 4, "learning_rate": 4e-3}),
+    },
+    "recipe": {  # what else, with the batch that the study before chose
+        "small_batch": _recipe_candidate("AdamW 2e-3, batch 4 of 64 x 64, L1"),
+        "patch_48": _recipe_candidate("patches of 48 x 48", patch_size=48),
+        "patch_96": _recipe_candidate("patches of 96 x 96", patch_size=96),
+        "growing": _recipe_candidate("48 x 48, then 96 x 96", {"patch_size": 96}, 0.5, patch_size=48),
+        "lion": _recipe_candidate("Lion 3e-4", optimizer="lion", learning_rate=3e-4, weight_decay=1e-3),
+        "muon": _recipe_candidate("Muon 1e-2", optimizer="muon", learning_rate=1e-2),
+        "charbonnier": _recipe_candidate("Charbonnier loss", loss="charbonnier"),
+        "mse": _recipe_candidate("squared error", loss="mse"),
+        "mse_at_end": _recipe_candidate("squared error in the last quarter", {"loss": "mse", "learning_rate": 5e-4}),
+        "ema_0.9995": _recipe_candidate("longer running mean", ema_decay=0.9995),
+        "constant": _recipe_candidate("constant learning rate after warm-up", final_learning_rate=1.0),
+        "two_cycles": _recipe_candidate("half the steps twice", {"learning_rate": 1e-3}, 0.5),
+        "no_decay": _recipe_candidate("no weight decay", weight_decay=0.0),
+        "extra_data": _recipe_candidate("BSDS500 and extra photographs", data=("bsds", "extra")),
     },
 }
 
@@ -158,9 +162,14 @@ def _light(rows: pd.DataFrame) -> str:
     )
 
 
-def _recipe(rows: pd.DataFrame) -> str:
-    compared = "; ".join(f"{rows.loc[n, 'what']} {gain(rows, n, 'reference')}" for n in rows.index if n != "reference")
-    return f"Against the reference ({rows.loc['reference', 'what']}), at equal pixels seen: {compared}."
+def _against(reference: str):
+    """Return a function that says how far every candidate of a study is from `reference`."""
+
+    def conclude(rows: pd.DataFrame) -> str:
+        others = "; ".join(f"{rows.loc[n, 'what']} {gain(rows, n, reference)}" for n in rows.index if n != reference)
+        return f"Against the reference ({rows.loc[reference, 'what']}), at equal pixels seen: {others}."
+
+    return conclude
 
 
 def _step(rows: pd.DataFrame) -> str:
@@ -168,4 +177,10 @@ def _step(rows: pd.DataFrame) -> str:
     return f"Convolutions are {shares} of a training step's operator time."
 
 
-CONCLUSIONS = {"designs": _designs, "light": _light, "recipe": _recipe, "step": _step}
+CONCLUSIONS = {
+    "designs": _designs,
+    "light": _light,
+    "batch": _against("reference"),
+    "recipe": _against("small_batch"),
+    "step": _step,
+}

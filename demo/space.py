@@ -21,6 +21,7 @@ PARTS = (
     "CITATION.cff",
     "demo/*.py",
     "demo/*.md",
+    "demo/*.html",
     "demo/examples/*",
     "mdrn/*.py",
     "mdrn/*.csv",

@@ -29,6 +29,7 @@ NO_NETWORK = (
     "No network is released with this copy yet: train one (`python -m mdrn train`) and put it in `mdrn/weights/`."
 )
 ABOUT = Path(__file__).parent / "about.md"
+HEAD = Path(__file__).parent / "head.html"
 MAX_WAITING = 40
 VIEW_HEIGHT = 350
 _NETWORK = {"concurrency_id": "network", "concurrency_limit": 1}  # one image at a time goes through a network
@@ -52,6 +53,7 @@ CSS = """
 #compare-images .grid-wrap, #compare-differences .grid-wrap { max-height: none !important; }
 .vega-embed .role-legend { display: none; }
 footer .divider { display: none !important; }
+:focus-visible { outline: 2px solid var(--primary-500) !important; outline-offset: 1px; }
 .reading { max-width: 46rem; }
 .reading .prose p, .reading .prose li { margin: 8px 0; }
 @media (max-width: 640px) {
@@ -94,6 +96,7 @@ def launch(page: gr.Blocks, **options: object):
     return page.launch(
         theme=THEME,
         css=CSS,
+        head=HEAD.read_text(encoding="utf-8"),
         max_file_size=service.MAX_FILE_SIZE,
         run_history=False,
         footer_links=["api"],

@@ -90,7 +90,7 @@ def plain_log_ticks(axes) -> None:
 def scatter(axes, theirs: list[tuple[float, float, str]], ours: list[tuple[float, float, str]]) -> None:
     """Draw (x, y, name) over a logarithmic x: published points grey and labelled, ours in colour with a legend."""
     axes.scatter([x for x, _, _ in theirs], [y for _, y, _ in theirs], color=GREY, marker="o", s=14)
-    for index, (x, y, name) in enumerate(ours):
+    for index, (x, y, name) in enumerate(sorted(ours, key=lambda point: point[2])):  # colours as in other figures
         style = {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
         axes.scatter([x], [y], s=26, zorder=3, label=name, **style)
     axes.set_xscale("log")

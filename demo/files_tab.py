@@ -17,7 +17,8 @@ from mdrn.noise import MAX_NOISE_LEVEL
 _PROGRESS = gr.Progress()
 _COLUMNS = ["File", "In the zip", "Level", "Seconds", "Note"]
 _HINT = f"""Up to {batch.MAX_FILES} images and {batch.MAX_PIXELS // 10**6} megapixels at a time. Each result has its
-image's own name, format and bit depth; an image that cannot be done is named, and the others are done."""
+image's own name, format and bit depth; an image that cannot be done is named, and the others are done. Of noise
+levels, {LEVEL_HINT}"""
 
 
 class Files:
@@ -89,7 +90,7 @@ def files_tab(handlers: Files, networks: list[tuple[str, str]], running: dict, p
             )
             with gr.Row(equal_height=True):
                 automatic = gr.Checkbox(True, label="Estimate each noise level", min_width=140)
-                level = gr.Slider(0, MAX_NOISE_LEVEL, 25, step=0.1, label="Noise level", info=LEVEL_HINT, min_width=180)
+                level = gr.Slider(0, MAX_NOISE_LEVEL, 25, step=0.1, label="Noise level", min_width=180)
             network = gr.Dropdown(networks, value=first, label="Network", filterable=False)
             strength = gr.Slider(0, 1, 1, step=0.01, label="Strength", info="0 is the upload, 1 the full effect.")
             with gr.Row():

@@ -89,7 +89,8 @@ class Denoise:
             for gone in [preview for preview in list(self.originals) if not Path(preview).exists()]:
                 self.originals.pop(gone, None)
             self.originals[shown] = image
-        text = f"{upload.kind}. Estimated noise level {upload.noise_level:.1f}. {self._duration(network, upload)}"
+        estimate = f"Estimated noise level {upload.noise_level:.1f} ({LEVEL_HINT[:-1]})"
+        text = f"{upload.kind}. {estimate}. {self._duration(network, upload)}"
         low, high = self._range(network)
         level = gr.skip() if low == high else round(min(max(upload.noise_level, low), high), 1)
         return text, level, shown
@@ -99,7 +100,7 @@ class Denoise:
         """Describe the chosen network and fit the level controls to what it was trained for."""
         low, high = self._range(network)
         one = low == high
-        note = "What this network was trained for." if one else LEVEL_HINT
+        note = "The only one this network knows." if one else None
         level = {"value": high} if one else {}
         return (
             describe(network),

@@ -117,16 +117,7 @@ def _denoise_tab(page: gr.Blocks, handlers: Denoise, offered: list[tuple[str, st
                 stop = gr.Button("Stop", scale=1, min_width=80, elem_id="stop")
             with gr.Row(equal_height=True):
                 automatic = gr.Checkbox(True, label="Estimate the noise level", min_width=140, elem_id="automatic")
-                level = gr.Slider(
-                    0,
-                    MAX_NOISE_LEVEL,
-                    25,
-                    step=0.1,
-                    label="Noise level",
-                    info=LEVEL_HINT,
-                    min_width=180,
-                    elem_id="level",
-                )
+                level = gr.Slider(0, MAX_NOISE_LEVEL, 25, step=0.1, label="Noise level", min_width=180, elem_id="level")
             network = gr.Dropdown(offered, value=first, label="Network", filterable=False)
             note = gr.Markdown(describe(first) if ready else NO_NETWORK, elem_id="about-network")
             gr.Examples([[str(path)] for path in EXAMPLES], [image], label="Examples", **_PRIVATE)

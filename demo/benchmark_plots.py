@@ -49,10 +49,13 @@ def draw(table: pd.DataFrame) -> Drawing:
         return _draw_levels(table, by_level)
     if any(_STAGE.match(name) for name in table.columns) and {"network", "set", "level"} <= set(table.columns):
         return _draw_stages(table)
-    time = next((name for name in table.columns if name.startswith("ms")), None)
-    if time and {"network", _PARAMETERS} <= set(table.columns):
-        points = table[["network", _PARAMETERS, time]].rename(columns={"network": "name", time: "milliseconds"})
-        return Drawing(points=points, point_axes=(_PARAMETERS, "milliseconds"), first=list(points["name"]))
+    time = next((name for name in table.columns if "ms" in re.split(r"\W+", name)), None)
+    if time and _PARAMETERS in table.columns:
+        name = table.columns[0]  # of a network, whatever the column is called
+        points = table[[name, _PARAMETERS, time]].rename(columns={name: "name", time: "milliseconds"}).dropna()
+        return Drawing(
+            points=points, point_axes=(_PARAMETERS, "milliseconds"), first=list(points["name"])[:_FIRST_NAMES]
+        )
     return Drawing()
 
 

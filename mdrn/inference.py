@@ -115,7 +115,7 @@ def restore(
     """
     began = time.perf_counter()
     _check_image(image)
-    if not 0.0 <= strength <= 1.0:
+    if not isinstance(strength, numbers.Real) or not 0.0 <= strength <= 1.0:
         raise ValueError(f"strength: expected 0 to 1, got {strength!r}")
     if tile is not None and not (isinstance(tile, numbers.Integral) and tile >= 1):
         raise ValueError(f"tile: expected a whole number of at least 1 pixel, got {tile!r}")
@@ -164,9 +164,10 @@ def blend(image: np.ndarray, restored: np.ndarray, strength: float) -> np.ndarra
         return image.copy()
     mixed = np.empty_like(image)
     rows = max(1, _BLEND_VALUES // (image.size // len(image)))
+    kind = np.promote_types(image.dtype, np.float32)
     for top in range(0, len(image), rows):
         band = slice(top, top + rows)
-        part = image[band] + np.float32(strength) * (restored[band].astype(np.float32) - image[band])
+        part = image[band] + kind.type(strength) * (restored[band].astype(kind) - image[band])
         mixed[band] = np.round(part) if image.dtype.kind == "u" else part
     return mixed
 

@@ -233,7 +233,7 @@ def test_help_tells_the_exit_codes(capsys):
 
 @pytest.mark.slow
 def test_progress_on_a_terminal_alone(tmp_path, weights):
-    image = np.random.default_rng(0).integers(0, 256, (800, 800), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (400, 400), dtype=np.uint8)
     Image.fromarray(image).save(tmp_path / "a.png")
     command = [sys.executable, "-m", "mdrn", "denoise", tmp_path / "a.png", "--model", weights, "--tile", "32"]
     quiet = subprocess.run([*command, "-o", tmp_path / "b.png"], capture_output=True, text=True)

@@ -4,6 +4,7 @@ import argparse
 import importlib.util
 
 from demo.ui import build, launch
+from mdrn.allocator import reuse_freed_memory
 
 
 def main() -> None:
@@ -16,6 +17,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.mcp and importlib.util.find_spec("mcp") is None:
         parser.error('--mcp: expected the package mcp, got none; pip install "gradio[mcp]"')
+    reuse_freed_memory()
     launch(build(), server_name=arguments.host, server_port=arguments.port, mcp_server=arguments.mcp or None)
 
 

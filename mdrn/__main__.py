@@ -99,11 +99,12 @@ def _info(options: argparse.Namespace) -> int:
             continue
         header = model.header
         low, high = header.noise_level
+        data, recipe = header.data.get("sets", "unknown data"), header.recipe.get("version", "unknown")
         print(
             f"{header.id}: {'grey' if model.config.channels == 1 else 'RGB'}, {count_parameters(model) / 1e6:.3f} M "
             f"parameters, noise level {f'{low:g}' if low == high else f'{low:g} to {high:g}'}, "
             f"{getattr(model.config, 'stages', 1)} stages, {header.patches:,} training patches "
-            f"({header.data['sets']}, recipe {header.recipe['version']}), receptive-field radius "
+            f"({data}, recipe {recipe}), receptive-field radius "
             f"{model.receptive_field_radius} px"
         )
     return problems

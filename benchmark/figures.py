@@ -194,9 +194,13 @@ def training_curves(frame: pd.DataFrame, curves: Path, suffix: str) -> Figure | 
     panels: dict[str, list[tuple[str, list[float], list[float]]]] = {}
     for record in records:
         history = record["history"]
+        earlier = record.get("earlier_patches", 0)  # of the run whose weights this one started from
         for level in history[-1]["psnr"] if history else ():
-            scale = record["patches"] / history[-1]["step"] / 1000
-            points = [entry["step"] * scale for entry in history], [entry["psnr"][level] for entry in history]
+            scale = (record["patches"] - earlier) / history[-1]["step"]
+            points = (
+                [(earlier + entry["step"] * scale) / 1000 for entry in history],
+                [entry["psnr"][level] for entry in history],
+            )
             panels.setdefault(level, []).append((record["id"], *points))
     if not panels:
         return None

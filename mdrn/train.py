@@ -180,7 +180,8 @@ def _release(trainer: Trainer, out: Path, data_digest: str, git: str) -> Path:
     weights = out / f"{config.id}.safetensors"
     checkpoint.write_weights(weights, trainer.ema.module, header)
     curve = {"id": config.id, "seconds": trainer.seconds, "device": trainer.device.type}
-    curve |= {"threads": torch.get_num_threads(), "patches": header.patches, "history": trainer.history}
+    curve |= {"threads": torch.get_num_threads(), "patches": header.patches}
+    curve |= {"earlier_patches": trainer.earlier_patches, "history": trainer.history}
     checkpoint.write_atomically(out / f"{config.id}.json", json.dumps(curve, indent=1).encode())
     return weights
 

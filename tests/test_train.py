@@ -135,6 +135,7 @@ def test_init_from_starts_a_new_cycle_and_sums_patches(tmp_path):
     second = fit(tmp_path, "second", init_from=str(first), seed=1)
     assert checkpoint.read_header(first).patches == 48
     assert checkpoint.read_header(second).patches == 96
+    assert json.loads(second.with_suffix(".json").read_text())["earlier_patches"] == 48
     cycle = trainer.Trainer(config(init_from=str(first), seed=1), Supervised(), torch.device("cpu"))
     start, ended = cycle.model.state_dict(), checkpoint.load(first).state_dict()
     assert all(torch.equal(start[name], ended[name]) for name in ended)

@@ -22,6 +22,7 @@ import torch
 from benchmark.drawing import Figure, column_axes, finish, scatter
 from benchmark.rows import write_bytes_atomically
 from benchmark.studies import CONCLUSIONS, STUDIES
+from mdrn.allocator import reuse_freed_memory
 
 DESIGNS = ("designs", "light")  # studies of networks: these are timed, and drawn
 SHOWN_LEVELS = ("15", "25", "50")
@@ -159,6 +160,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("results/design"))
     parser.add_argument("--report-only", action="store_true", help="write page and figures from the CSV files alone")
     options = parser.parse_args()
+    reuse_freed_memory()  # as the command line does
     if options.report_only:
         write_page(options.out)
         return 0

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+sys.path.insert(0, str(Path(__file__).parent.parent))  # for the tools, which run as scripts
 from mdrn import checkpoint, inference
 from mdrn.model import MDRN, ModelConfig
 from mdrn.teacher import TeacherConfig

@@ -206,13 +206,13 @@ def describe(network: str) -> str:
 
 
 def model_card() -> str:
-    """Return a table of the released networks: what they are for, how large they are and how they were trained."""
-    lines = ["| network | for | million parameters | training |", "|---|---|---:|---|"]
+    """Return a list of the released networks, which fits a phone: what they are for, how large they are and how they were trained."""
+    lines = []
     for n in service.released():
         kind = "colour" if n.channels == 3 else "grey"
         how = "alone" if n.strategy == "plain" else f"taught by a larger network ({n.strategy})"
-        lines.append(f"| `{n.id}` | {kind}, {n.levels} | {n.parameters / 1e6:.2f} | {how} |")
-    return "\n".join(lines) if len(lines) > 2 else ""
+        lines.append(f"- `{n.id}`: {kind}, {n.levels}, {n.parameters / 1e6:.2f} million parameters, trained {how}")
+    return "\n".join(lines)
 
 
 def summary(job: Job) -> str:

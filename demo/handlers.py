@@ -206,7 +206,7 @@ def describe(network: str) -> str:
 
 
 def model_card() -> str:
-    """Return a list of the released networks, which fits a phone: what they are for, how large they are and how they were trained."""
+    """Return a list of the released networks: what they are for, how large they are and how they were trained."""
     lines = []
     for n in service.released():
         kind = "colour" if n.channels == 3 else "grey"

@@ -29,8 +29,8 @@ SHOWN_LEVELS = ("15", "25", "50")
 PAGE = """# How design and recipe were chosen
 
 Written by `python -m benchmark.design --study NAME` and `python -m benchmark.step_profile`; do not edit. All choices
-are made on the 32 validation images of BSDS500; no test set takes part. One seed for each candidate: repeated
-runs of one configuration differ by about 0.01 dB. `psnr_25`: mean PSNR in dB at noise level 25; `time_against_dncnn`:
+are made on the 32 validation images of BSDS500; no test set takes part. One seed for each candidate: a
+difference of a few hundredths of a dB says nothing. `psnr_25`: mean PSNR in dB at noise level 25; `time_against_dncnn`:
 time for 512 x 512 grey, fp32, over DnCNN's in the same run; `patches_per_second`: training on one thread;
 `gmacs_256`: multiply-accumulates for 256 x 256, in 10^9; `radius`: of the receptive field, in pixels.
 """

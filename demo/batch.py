@@ -13,7 +13,7 @@ from demo import service
 from demo.service import DemoError
 
 MAX_FILES = 50
-MAX_PIXELS = 2 * service.MAX_PIXELS  # of all files together: about a minute's work
+MAX_PIXELS = 2 * service.MAX_PIXELS  # of all files together
 REPORT = "report.csv"
 
 

@@ -1,6 +1,6 @@
-"""Freed memory kept for the next layer, not handed back to the system: a tenth to a quarter of the time less.
+"""Freed memory kept for the next layer, not handed back to the system and cleared anew.
 
-For programs, which own their process: the command line and the timings call it; a library that changes malloc would be
+For programs, which own their process: the command line, the demo and the timings call it; a library that changes malloc would be
 a surprise.
 """
 

@@ -50,7 +50,7 @@ def test_no_machine_path_is_named_and_no_large_file_is_tracked():
     try:
         tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
-        pytest.skip("not a git checkout")
+        pytest.skip("run in a git checkout, with git installed, to run this test")
     files = [ROOT / name for name in tracked.split("\0") if name and (ROOT / name).is_file()]
     pattern = re.compile(r"/(?:wo" + r"rk|ro" + r"ot|ho" + r"me)/[a-z]")
     for path in files:

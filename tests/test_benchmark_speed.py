@@ -77,7 +77,7 @@ def test_large_images_go_through_tiles_and_slow_denoisers_are_left_out(tmp_path,
 
 
 def test_bm3d_is_compared_where_it_is_installed():
-    pytest.importorskip("bm3d")
+    pytest.importorskip("bm3d", reason="run `pip install bm3d` to run this test")
     (restored,) = speed.classical()["BM3D"](torch.rand(1, 1, 16, 17), 0.1)
     assert restored.shape == (1, 1, 16, 17)
 

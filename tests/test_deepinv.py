@@ -5,7 +5,7 @@ import torch
 
 import mdrn
 
-deepinv = pytest.importorskip("deepinv")
+deepinv = pytest.importorskip("deepinv", reason="run `pip install deepinv` to run this test")
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ from mdrn.__main__ import main
 from mdrn.checkpoint import CheckpointError
 from mdrn.inference import restore
 
-onnx = pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
-pytest.importorskip("onnxscript")
+onnx = pytest.importorskip("onnx", reason="run `pip install onnx` to run this test")
+pytest.importorskip("onnxruntime", reason="run `pip install onnxruntime` to run this test")
+pytest.importorskip("onnxscript", reason="run `pip install onnxscript` to run this test")
 SIZES = [(1, 37, 31), (2, 37, 31), (1, 64, 48), (3, 1, 1), (1, 8, 9), (2, 129, 70)]
 
 

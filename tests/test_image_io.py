@@ -123,7 +123,7 @@ def test_png_header_says_the_bit_depth(shape, colour_type, dtype, bits):
 
 
 def test_independent_reader_sees_16_bit_png():
-    imagecodecs = pytest.importorskip("imagecodecs")
+    imagecodecs = pytest.importorskip("imagecodecs", reason="run `pip install imagecodecs` to run this test")
     for shape in SHAPES:
         pixels = noise(*shape, dtype="uint16")
         assert_same(imagecodecs.png_decode(encode_image(pixels, "png")), pixels)

@@ -9,11 +9,12 @@ import dataclasses
 
 import pandas as pd
 
-from mdrn.model import PRESETS, ModelConfig
+from mdrn.model import ModelConfig
 from mdrn.recipe import TrainConfig
 
 LEVELS = (0.0, 75.0)
-TINY = PRESETS["mdrn_tiny"]
+TINY = ModelConfig(widths=(16, 24, 32))  # what `mdrn_tiny` was when the studies were made
+RECIPE_V0 = {"batch_size": 16, "patch_size": 64}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +55,8 @@ class Candidate:
             shares = [(1.0 - self.then_share, self.options), (self.then_share, self.options | self.then)]
         configs = []
         for number, (share, changed) in enumerate(shares):
-            options = {"noise_level": LEVELS, "cycle": number, **changed}
-            batch, patch = options.get("batch_size", 16), options.get("patch_size", 64)
+            options = {"noise_level": LEVELS, "cycle": number, **RECIPE_V0, **changed}
+            batch, patch = options["batch_size"], options["patch_size"]
             equal = round(steps * share * 16 * 64**2 / (batch * patch**2))
             configs.append(TrainConfig(preset=name, model=self.model, steps=equal, **options))
         return configs
@@ -111,7 +112,7 @@ STUDIES: dict[str, dict[str, Candidate]] = {
         "charbonnier": _recipe_candidate("Charbonnier loss", loss="charbonnier"),
         "mse": _recipe_candidate("squared error", loss="mse"),
         "mse_at_end": _recipe_candidate("squared error in the last quarter", {"loss": "mse", "learning_rate": 5e-4}),
-        "ema_0.9995": _recipe_candidate("longer running mean", ema_decay=0.9995),
+        "ema_0.99": _recipe_candidate("shorter running mean", ema_decay=0.99),
         "constant": _recipe_candidate("constant learning rate after warm-up", final_learning_rate=1.0),
         "two_cycles": _recipe_candidate("half the steps twice", {"learning_rate": 1e-3}, 0.5),
         "no_decay": _recipe_candidate("no weight decay", weight_decay=0.0),

@@ -73,9 +73,9 @@ class ModelConfig:
 
 
 PRESETS: dict[str, ModelConfig] = {
-    "mdrn_tiny": ModelConfig(widths=(16, 24, 32)),
+    "mdrn_tiny": ModelConfig(widths=(16, 32, 48), stages=1),
     "mdrn": ModelConfig(widths=(32, 48, 80)),
-    "mdrn_tiny_rgb": ModelConfig(channels=3, widths=(16, 16, 32)),
+    "mdrn_tiny_rgb": ModelConfig(channels=3, widths=(16, 32, 48), stages=1),
     "mdrn_rgb": ModelConfig(channels=3, widths=(32, 48, 80)),
 }
 

@@ -9,7 +9,7 @@ from mdrn.distill import STRATEGIES, DistillConfig
 from mdrn.model import PRESETS, ModelConfig
 from mdrn.teacher import TEACHERS, TeacherConfig
 
-RECIPE = "v0"  # version of the defaults below
+RECIPE = "v1"  # version of the defaults below
 NETWORKS = PRESETS | TEACHERS
 
 
@@ -52,9 +52,9 @@ class TrainConfig:
     teacher: str | None = None
     distill: DistillConfig = DistillConfig()
     seed: int = 0
-    steps: int = 20_000
-    batch_size: int = 16
-    patch_size: int = 64
+    steps: int = 100_000
+    batch_size: int = 4
+    patch_size: int = 48
     data: tuple[str, ...] = ("bsds",)
     loss: str = "l1"
     stage_weight: float = 0.1

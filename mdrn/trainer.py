@@ -105,8 +105,9 @@ class Trainer:
         self.criterion = criterion.to(device)
         self.ema = ModelEmaV3(self.model, decay=config.ema_decay, use_warmup=True)
         modules = nn.ModuleList([self.model, self.criterion])
+        options = {"fused": True} if config.optimizer == "adamw" else {}  # one pass over each tensor, not ten
         self.optimizer = create_optimizer_v2(
-            modules, opt=config.optimizer, lr=config.learning_rate, weight_decay=config.weight_decay
+            modules, opt=config.optimizer, lr=config.learning_rate, weight_decay=config.weight_decay, **options
         )
         warmup = min(config.warmup_steps, config.steps // 10)
         self.scheduler = CosineLRScheduler(
@@ -212,4 +213,8 @@ class Trainer:
         for group, saved in zip(state["param_groups"], header["groups"], strict=True):
             group.update({k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()})
         self.optimizer.load_state_dict(state)
+        for parameter, values in self.optimizer.state.items():  # fused steps take memory as it lies
+            for field, value in values.items():
+                if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+                    values[field] = torch.empty_like(parameter, requires_grad=False).copy_(value)
         self.step, self.seconds, self.history = header["step"], header["seconds"], header["history"]

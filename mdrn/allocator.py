@@ -1,7 +1,7 @@
 """Freed memory kept for the next layer, not handed back to the system and cleared anew.
 
-For programs, which own their process: the command line, the demo and the timings call it; a library that changes malloc would be
-a surprise.
+For programs, which own their process: the command line, the demo and the timings call it; a library that changes malloc
+would be a surprise.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ VARIANTS = [
     {},
     {"stages": 1},
     {"stages": 3, "shared": True},
+    {"stages": 3, "joint_blocks": False},
     {"entry": 1},
     {"widths": (8, 16)},
     {"fusion": "input", "blocks": 2},

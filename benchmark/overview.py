@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmark.results import AS_OVERVIEW, Results, line_of, order_of, published
 from benchmark.rows import AUTO, write_atomically
-from benchmark.tables import AS_PUBLISHED, EMPTY
+from benchmark.table import AS_PUBLISHED, EMPTY
 
 BEGIN = "<!-- results: written by `python -m benchmark.run`, do not edit -->"
 END = "<!-- end of results -->"

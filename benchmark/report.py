@@ -13,7 +13,8 @@ from benchmark import results as results_module
 from benchmark.figures import Figure, all_figures, throughput
 from benchmark.results import SETS, Results
 from benchmark.rows import write_atomically
-from benchmark.tables import PROTOCOLS, Table
+from benchmark.table import Table
+from benchmark.tables import PROTOCOLS
 
 README, TABLES, FIGURES, CURVES, CROPS = "README.md", "tables", "figures", "curves", "crops"
 _PREFACE = """# Results

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import gradio as gr
 
-from demo import batch, comparison, service, upload
+from demo import batch, catalogue, comparison, service, upload
+from demo.catalogue import AUTOMATIC
+from demo.errors import DemoError
 from demo.handlers import readable
-from demo.service import AUTOMATIC, DemoError
 from demo.workspace import Workspace
 from mdrn.classical import CLASSICAL
 from mdrn.image_io import SUFFIXES
@@ -123,7 +124,7 @@ class Api:
 
     def networks(self) -> list[dict]:
         """List the networks that this server offers, with their training levels and numbers of parameters."""
-        return [dataclasses.asdict(network) for network in service.networks()]
+        return [dataclasses.asdict(network) for network in catalogue.networks()]
 
 
 def wire(api: Api, network: dict, light: dict) -> None:
@@ -134,7 +135,7 @@ def wire(api: Api, network: dict, light: dict) -> None:
         network: queue options of those that run a network.
         light: queue options of the others.
     """
-    models = [AUTOMATIC, *(n.id for n in service.networks())]
+    models = [AUTOMATIC, *(n.id for n in catalogue.networks())]
     with gr.Column(visible=False):
         one = upload.File(label="image", file_types=list(SUFFIXES))
         several = upload.File(label="images", file_types=list(SUFFIXES), file_count="multiple")
@@ -148,7 +149,9 @@ def wire(api: Api, network: dict, light: dict) -> None:
         noise = [
             gr.Number(25, label="noise_level", minimum=0, maximum=comparison.LEVELS[-1]),
             gr.Number(0, label="seed", precision=0, minimum=0),
-            gr.Dropdown([*(n.id for n in service.released()), *CLASSICAL], value=[], multiselect=True, label="methods"),
+            gr.Dropdown(
+                [*(n.id for n in catalogue.released()), *CLASSICAL], value=[], multiselect=True, label="methods"
+            ),
         ]
         result, archive, facts = gr.File(label="restored"), gr.File(label="zip"), gr.JSON(label="facts")
         button = gr.Button()

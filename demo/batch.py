@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from demo import service
-from demo.service import DemoError
+from demo.errors import DemoError
 
 MAX_FILES = 50
 MAX_PIXELS = 2 * service.MAX_PIXELS  # of all files together
@@ -55,11 +55,11 @@ def denoise_files(
         paths: the uploads.
         folder: an empty folder of this visitor's.
         noise_level: on the 8-bit scale, 0 to 75, for all; None estimates it for each.
-        model: a released id; `service.AUTOMATIC` or None is the library's own choice for each.
+        model: a released id; `catalogue.AUTOMATIC` or None is the library's own choice for each.
         strength: 0 is the upload, 1 the restored image.
         keep_metadata: False leaves EXIF, XMP and resolution out.
         as_png: write PNG whatever the uploads were.
-        progress: called with (done, total) after each file, and within one; it may raise `service.Stopped`.
+        progress: called with (done, total) after each file, and within one; it may raise `errors.Stopped`.
 
     Raises:
         DemoError: if there is no file, or too many, or none that could be done.

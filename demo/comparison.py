@@ -11,8 +11,9 @@ from urllib.parse import urlencode
 import numpy as np
 import torch
 
-from demo import service
-from demo.service import DemoError, Network
+from demo import catalogue, service
+from demo.catalogue import Network
+from demo.errors import DemoError
 from mdrn import data, inference, metrics, noise
 from mdrn.classical import CLASSICAL
 
@@ -87,10 +88,10 @@ def colours_of(clean: np.ndarray) -> int:
 
 
 def _find(method: str) -> Network:
-    for network in service.released():
+    for network in catalogue.released():
         if network.id == method:
             return network
-    known = [*(network.id for network in service.released()), *CLASSICAL]
+    known = [*(network.id for network in catalogue.released()), *CLASSICAL]
     raise DemoError(f"methods: expected some of {', '.join(known)}, got {method!r}")
 
 
@@ -99,7 +100,7 @@ def by_role(noise_level: float, colours: int) -> dict[str, list[Network]]:
 
     A level that no single-level network was trained for leaves those for a range; colour networks come first for RGB.
     """
-    able = [n for n in service.released() if n.covers(noise_level) and n.channels <= colours]
+    able = [n for n in catalogue.released() if n.covers(noise_level) and n.channels <= colours]
     able.sort(key=lambda n: -n.channels)
     return {
         "plain": [n for n in able if not n.teacher and n.strategy == "plain"],
@@ -137,7 +138,7 @@ def compare(
         noise_level: on the 8-bit scale, 0 to 50.
         seed: of the noise.
         methods: ids of networks and names of classical methods, at most `MAX_METHODS`.
-        progress: called with (done, total) after each method; it may raise `service.Stopped`.
+        progress: called with (done, total) after each method; it may raise `errors.Stopped`.
 
     Raises:
         DemoError: if the image, the level, the seed or a method is not one this page knows.
@@ -184,7 +185,7 @@ def link(photograph: str, noise_level: float, seed: int, methods: list[str]) -> 
 
 def from_link(query: dict[str, str]) -> tuple[str, int, int, list[str]] | None:
     """Read what `link` wrote; None if the query asks for no comparison or for one that cannot be made."""
-    known = {network.id for network in service.released()} | set(CLASSICAL)
+    known = {network.id for network in catalogue.released()} | set(CLASSICAL)
     try:
         level, seed = int(query["level"]), int(query["seed"])
         photograph = query["photograph"]

@@ -7,9 +7,9 @@ from pathlib import Path
 import gradio as gr
 import pandas as pd
 
-from demo import batch, service, upload
+from demo import batch, catalogue, upload
+from demo.errors import DemoError
 from demo.handlers import LEVEL_HINT, Stops, readable
-from demo.service import DemoError
 from demo.workspace import Workspace
 from mdrn.image_io import SUFFIXES
 from mdrn.noise import MAX_NOISE_LEVEL
@@ -62,8 +62,8 @@ class Files:
 
     def fit(self, network: str):
         """Fit the level controls to what the chosen network was trained for."""
-        one = not service.choose_network(network).is_range
-        level = {"value": service.choose_network(network).noise_level[1]} if one else {}
+        one = not catalogue.choose_network(network).is_range
+        level = {"value": catalogue.choose_network(network).noise_level[1]} if one else {}
         return gr.Checkbox(value=True, interactive=not one), gr.Slider(interactive=not one, **level)
 
 

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import gradio as gr
 
-from demo import service, views
-from demo.service import AUTOMATIC, DemoError, Job, Stopped
+from demo import catalogue, service, views
+from demo.catalogue import AUTOMATIC
+from demo.errors import DemoError, Stopped
+from demo.service import Job
 from demo.workspace import Workspace
 
 EXAMPLES = sorted((Path(__file__).parent / "examples").glob("*.png"))
@@ -178,13 +180,13 @@ class Denoise:
         return str(shutil.copy(EXAMPLES[0], self.workspace.new(request.session_hash)))
 
     def _range(self, network: str) -> tuple[float, float]:
-        return service.choose_network(network).noise_level
+        return catalogue.choose_network(network).noise_level
 
     def _duration(self, network: str, upload: service.Upload) -> str:
         colours = 3 if "RGB" in upload.kind else 1
-        chosen = service.choose_network(network, colours)
+        chosen = catalogue.choose_network(network, colours)
         passes = colours if chosen.channels == 1 else 1
-        seconds = service.expected_seconds(chosen.id, upload.pixels, passes)
+        seconds = catalogue.expected_seconds(chosen.id, upload.pixels, passes)
         return f"About {max(seconds, 0.1):.1f} s here."
 
 
@@ -197,10 +199,10 @@ def _as_text(value):
 
 def describe(network: str) -> str:
     """Return one sentence about a choice of the network picker."""
-    chosen = service.choose_network(network)
+    chosen = catalogue.choose_network(network)
     kind = "grey" if chosen.channels == 1 else "colour"
     lead = f"`{chosen.id}`: " if network == AUTOMATIC else ""
-    seconds = service.expected_seconds(chosen.id, 1_000_000, 1)
+    seconds = catalogue.expected_seconds(chosen.id, 1_000_000, 1)
     text = f"{lead}{kind}, {chosen.levels}, {chosen.parameters / 1e6:.2f} million parameters, "
     return text + f"about {seconds:.1f} s per megapixel{' and colour' if chosen.channels == 1 else ''} on this server."
 
@@ -208,7 +210,7 @@ def describe(network: str) -> str:
 def model_card() -> str:
     """Return a list of the released networks: what they are for, how large they are and how they were trained."""
     lines = []
-    for n in service.released():
+    for n in catalogue.released():
         kind = "colour" if n.channels == 3 else "grey"
         how = "alone" if n.strategy == "plain" else f"taught by a larger network ({n.strategy})"
         lines.append(f"- `{n.id}`: {kind}, {n.levels}, {n.parameters / 1e6:.2f} million parameters, trained {how}")
@@ -217,7 +219,7 @@ def model_card() -> str:
 
 def summary(job: Job) -> str:
     """Return what was done, in one paragraph."""
-    low, high = service.choose_network(job.model).noise_level
+    low, high = catalogue.choose_network(job.model).noise_level
     how = "estimated" if job.estimated else "what the network is made for" if low == high else "as set"
     text = (
         f"**Noise level {job.noise_level:.1f}** ({how}) removed by `{job.model}` in **{job.seconds:.2f} s**: "
@@ -231,9 +233,9 @@ def summary(job: Job) -> str:
 def choices() -> list[tuple[str, str]]:
     """Return what the network picker offers: (label, id); empty if no network is released."""
     labels = []
-    for n in service.networks():
+    for n in catalogue.networks():
         kind = "colour, " if n.channels == 3 else ""
-        seconds = service.expected_seconds(n.id, 1_000_000, 1)
+        seconds = catalogue.expected_seconds(n.id, 1_000_000, 1)
         size = f"{n.parameters / 1e6:.2f} M parameters"
         labels.append((f"{n.id}: {kind}{n.levels}, {size}, {seconds:.1f} s per megapixel", n.id))
-    return [("Automatic: any level, grey or colour", AUTOMATIC), *labels] if service.has_automatic() else labels
+    return [("Automatic: any level, grey or colour", AUTOMATIC), *labels] if catalogue.has_automatic() else labels

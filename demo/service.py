@@ -6,76 +6,22 @@ a change of strength runs no network, and the server's memory holds no visitor's
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import functools
 import json
 import os
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
 
-import mdrn
-from mdrn import checkpoint, image_io, inference, noise
-from mdrn.model import count_parameters
+from demo import catalogue
+from demo.errors import DemoError, told_to_the_visitor
+from mdrn import image_io, inference, noise
 
 MAX_PIXELS = 24_000_000
 MAX_FILE_SIZE = "64mb"
-AUTOMATIC = "automatic"
 NAME_LENGTH = 80
-
-
-class DemoError(ValueError):
-    """Something the visitor can put right; its message is shown as it is."""
-
-
-class Stopped(Exception):
-    """The visitor asked for the work to stop."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Network:
-    """A released network as the page shows it.
-
-    Args:
-        id: its released id.
-        parameters: how many it has.
-        channels: 1 for grey, 3 for colour.
-        noise_level: lowest and highest level it was trained for, on the 8-bit scale.
-        strategy: how it was trained.
-        teacher: whether it is a teacher, which the others were trained with and which shows no stages.
-    """
-
-    id: str
-    parameters: int
-    channels: int
-    noise_level: tuple[float, float]
-    strategy: str
-    teacher: bool
-
-    @property
-    def size(self) -> str:
-        """The name of its size, the first part of its id."""
-        return self.id.split(".")[0]
-
-    @property
-    def is_range(self) -> bool:
-        """Whether it was trained for a range of levels."""
-        return self.noise_level[0] < self.noise_level[1]
-
-    def covers(self, noise_level: float) -> bool:
-        """Whether it was trained for a level."""
-        return self.noise_level[0] <= noise_level <= self.noise_level[1]
-
-    @property
-    def levels(self) -> str:
-        """Its training levels in words: 'level 25 only' or 'levels 0 to 75'."""
-        low, high = self.noise_level
-        return f"level {low:g} only" if low == high else f"levels {low:g} to {high:g}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,80 +72,13 @@ class Job:
     seconds: float
 
 
-@functools.lru_cache(maxsize=64)
-def _describe(model: str, folder: Path) -> Network:
-    header = checkpoint.read_header(folder / f"{model}{checkpoint.SUFFIX}")
-    with torch.device("meta"):
-        parameters = count_parameters(header.model.build())
-    teacher = header.architecture == "teacher"
-    return Network(model, parameters, header.model.channels, header.noise_level, header.strategy, teacher)
-
-
-def released() -> list[Network]:
-    """List the released networks, those for a range of levels first, large before small; teachers at the end."""
-    found = [_describe(model, checkpoint.WEIGHTS_DIR) for model in mdrn.list_models()]
-    return sorted(found, key=lambda n: (n.teacher, not n.is_range, n.channels, -n.parameters, n.noise_level, n.id))
-
-
-def networks() -> list[Network]:
-    """List the released networks that a visitor can choose: all but teachers, in the order of `released`."""
-    return [network for network in released() if not network.teacher]
-
-
-def choose_network(model: str | None, channels: int = 1) -> Network:
-    """Return the network behind a choice; `AUTOMATIC` or None is the library's own choice for the image.
-
-    Raises:
-        DemoError: if no such network is released.
-    """
-    with _told_to_the_visitor():
-        name = inference.default_model(channels) if model in (None, "", AUTOMATIC) else model
-    for network in networks():
-        if network.id == name:
-            return network
-    raise DemoError(
-        f"model: expected one of {', '.join(n.id for n in networks()) or 'none, as none is released'}, got {name!r}"
-    )
-
-
-def has_automatic() -> bool:
-    """Whether the library can choose a network by itself: that takes one for a range of levels."""
-    try:
-        choose_network(AUTOMATIC)
-    except DemoError:
-        return False
-    return True
-
-
-_speeds: dict[str, float] = {}
-
-
-def expected_seconds(model: str, pixels: int, colours: int) -> float:
-    """Predict how long a network takes here, from its last run or else from a small trial.
-
-    Args:
-        model: its id.
-        pixels: height times width.
-        colours: 3 where a grey network restores red, green and blue one by one, else 1.
-    """
-    if model not in _speeds:
-        network = choose_network(model)
-        shape = (256, 256) if network.channels == 1 else (256, 256, network.channels)
-        trial = np.random.default_rng(0).random(shape, dtype=np.float32)
-        inference.restore(trial, network.noise_level[1], model)  # the first run of a shape is slower
-        began = time.perf_counter()
-        inference.restore(trial, network.noise_level[1], model)
-        _speeds[model] = trial.shape[0] * trial.shape[1] / (time.perf_counter() - began)
-    return pixels * colours / _speeds[model]
-
-
 def read(path: Path) -> image_io.ImageFile:
     """Read an upload, after its pixels have been counted from its header.
 
     Raises:
         DemoError: if it is not an image this page takes.
     """
-    with _told_to_the_visitor(path):
+    with told_to_the_visitor(path):
         return image_io.read_image(path, max_pixels=MAX_PIXELS)
 
 
@@ -213,7 +92,7 @@ def inspect(path: Path) -> Upload:
         DemoError: if it is not an image this page takes.
     """
     source = read(path)
-    with _told_to_the_visitor(path):
+    with told_to_the_visitor(path):
         noise_level = noise.estimate_noise_level(source.pixels)
     height, width = source.pixels.shape[:2]
     return Upload(path.name, _kind(source), height * width, noise_level, source.format != "tiff")
@@ -232,7 +111,7 @@ def denoise(
         path: the upload.
         folder: an empty folder of this visitor's.
         noise_level: on the 8-bit scale, 0 to 75; None estimates it.
-        model: a released id; `AUTOMATIC` or None is the library's own choice.
+        model: a released id; `catalogue.AUTOMATIC` or None is the library's own choice.
         progress: called with (done, total) after each tile; it may raise `Stopped`.
 
     Raises:
@@ -242,10 +121,10 @@ def denoise(
     image = source.pixels
     height, width = image.shape[:2]
     colours = 3 if image.ndim == 3 and image.shape[2] > 2 else 1
-    network = choose_network(model, colours)
-    with _told_to_the_visitor(path):
+    network = catalogue.choose_network(model, colours)
+    with told_to_the_visitor(path):
         result = inference.restore(image, noise_level, network.id, stages=True, progress=progress)
-    _speeds[network.id] = height * width * (colours if result.per_channel else 1) / max(result.seconds, 1e-3)
+    catalogue.note_speed(network.id, height * width * (colours if result.per_channel else 1), result.seconds)
     for index, stage in enumerate(result.stages, start=1):
         np.save(folder / f"stage_{index}.npy", stage)
     kept = folder / f"{path.stem[:NAME_LENGTH]}{path.suffix.lower()}"
@@ -281,7 +160,7 @@ def write_result(job: Job, strength: float = 1.0, keep_metadata: bool = True, as
     if image_io.SUFFIXES.get(suffix) != source.format and not as_png:
         suffix = next(end for end, kind in image_io.SUFFIXES.items() if kind == source.format)
     target = job.folder / f"{job.source.stem}_denoised{suffix}"
-    with _told_to_the_visitor(target):
+    with told_to_the_visitor(target):
         pixels = restored(job, source, strength)
         image_io.write_image(target, pixels, like=source, keep_metadata=keep_metadata, overwrite=True)
     return target
@@ -331,17 +210,3 @@ def _kind(source: image_io.ImageFile) -> str:
     colours = {1: "grey", 2: "grey with alpha", 3: "RGB", 4: "RGB with alpha"}[channels]
     bits = "32-bit float" if source.pixels.dtype.kind == "f" else f"{source.pixels.dtype.itemsize * 8}-bit"
     return f"{width} × {height} pixels, {bits} {colours}, {source.format.upper()}"
-
-
-@contextlib.contextmanager
-def _told_to_the_visitor(path: Path | None = None) -> Iterator[None]:
-    """Turn the library's complaints into `DemoError`, with a file's name in place of its path on the server."""
-    try:
-        yield
-    except DemoError:
-        raise
-    except ValueError as error:
-        message = str(error) if path is None else str(error).replace(str(path), path.name)
-        raise DemoError(message) from error
-    except MemoryError as error:
-        raise DemoError("The server has too little memory for this image now; try a smaller one.") from error

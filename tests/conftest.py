@@ -20,6 +20,14 @@ def small_network(channels: int = 1, **changes) -> MDRN:
     return network
 
 
+@pytest.fixture(scope="session")
+def photo() -> np.ndarray:
+    """A 37 x 31 photograph, so that swapped axes cannot hide."""
+    from skimage.data import astronaut
+
+    return np.ascontiguousarray(astronaut()[100:137, 200:231])
+
+
 @pytest.fixture
 def network() -> MDRN:
     return small_network()

@@ -13,7 +13,7 @@ from demo_site import RANGE, SINGLE, make_image
 from gradio_client import handle_file
 
 import mdrn
-from demo import batch, service
+from demo import batch, errors
 from demo.files_tab import Files
 from demo.handlers import Stops
 from demo.workspace import Workspace
@@ -80,9 +80,9 @@ def test_the_endpoint_gives_the_same(address, uploads):
 
 def test_limits_are_explained(uploads, tmp_path, monkeypatch):
     folder = Workspace(tmp_path / "results").new("me")
-    with pytest.raises(service.DemoError, match="expected 1 to 50 files, got 51"):
+    with pytest.raises(errors.DemoError, match="expected 1 to 50 files, got 51"):
         batch.denoise_files(uploads[:1] * 51, folder)
-    with pytest.raises(service.DemoError, match="None of these files could be done. bad.png: expected a PNG"):
+    with pytest.raises(errors.DemoError, match="None of these files could be done. bad.png: expected a PNG"):
         batch.denoise_files([tmp_path / "bad.png"], folder)
     monkeypatch.setattr(batch, "MAX_PIXELS", 1000)
     _, lines = batch.denoise_files(uploads[:2], folder, 25)

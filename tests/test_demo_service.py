@@ -8,7 +8,7 @@ import pytest
 from demo_site import RANGE, SINGLE, make_image, untrained_networks_released
 
 import mdrn
-from demo import service, views
+from demo import catalogue, errors, service, views
 from demo.workspace import KEEP_SECONDS, Workspace
 from mdrn import image_io, inference
 
@@ -99,11 +99,11 @@ def test_bad_uploads_are_named_and_no_path_is_shown(released, tmp_path, monkeypa
     (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:2000])
     (tmp_path / "empty.png").touch()
     for name, words in {"text.png": "expected a PNG", "cut.png": "cut off", "empty.png": "empty file"}.items():
-        with pytest.raises(service.DemoError, match=words) as caught:
+        with pytest.raises(errors.DemoError, match=words) as caught:
             service.inspect(tmp_path / name)
         assert name in str(caught.value) and str(tmp_path) not in str(caught.value)
     monkeypatch.setattr(service, "MAX_PIXELS", 4000)
-    with pytest.raises(service.DemoError, match="at most 4,000 pixels, got 64 x 64"):
+    with pytest.raises(errors.DemoError, match="at most 4,000 pixels, got 64 x 64"):
         service.inspect(tmp_path / "whole.png")
 
 
@@ -118,16 +118,16 @@ def test_pixels_are_counted_before_decoding(tmp_path):
     pixels = zlib.compress(bytes(1000))
     bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
     (tmp_path / "bomb.png").write_bytes(bomb)
-    with pytest.raises(service.DemoError, match="at most 24,000,000 pixels, got 60000 x 60000"):
+    with pytest.raises(errors.DemoError, match="at most 24,000,000 pixels, got 60000 x 60000"):
         service.inspect(tmp_path / "bomb.png")
 
 
 def test_wrong_settings_are_explained(released, tmp_path):
     image_io.write_image(tmp_path / "a.png", make_image((20, 20)))
     folder = Workspace(tmp_path / "results").new("me")
-    with pytest.raises(service.DemoError, match="trained for 25 alone, got 40"):
+    with pytest.raises(errors.DemoError, match="trained for 25 alone, got 40"):
         service.denoise(tmp_path / "a.png", folder, 40, SINGLE)
-    with pytest.raises(service.DemoError, match=f"expected one of {RANGE}"):
+    with pytest.raises(errors.DemoError, match=f"expected one of {RANGE}"):
         service.denoise(tmp_path / "a.png", folder, 25, "../../etc/passwd")
 
 
@@ -135,16 +135,16 @@ def test_progress_can_stop_the_work(released, tmp_path):
     image_io.write_image(tmp_path / "a.png", make_image((20, 20)))
 
     def stop(done, total):
-        raise service.Stopped
+        raise errors.Stopped
 
-    with pytest.raises(service.Stopped):
+    with pytest.raises(errors.Stopped):
         service.denoise(tmp_path / "a.png", Workspace(tmp_path / "results").new("me"), progress=stop)
 
 
 def test_networks_are_listed_range_first(released):
-    assert [network.id for network in service.networks()] == [RANGE, SINGLE]
-    assert [network.levels for network in service.networks()] == ["levels 0 to 75", "level 25 only"]
-    assert service.expected_seconds(RANGE, 1_000_000, 1) > 0
+    assert [network.id for network in catalogue.networks()] == [RANGE, SINGLE]
+    assert [network.levels for network in catalogue.networks()] == ["levels 0 to 75", "level 25 only"]
+    assert catalogue.expected_seconds(RANGE, 1_000_000, 1) > 0
 
 
 def test_a_cleared_result_says_so(released, tmp_path):
@@ -152,7 +152,7 @@ def test_a_cleared_result_says_so(released, tmp_path):
     workspace = Workspace(tmp_path / "results")
     job = service.denoise(tmp_path / "a.png", workspace.new("me"))
     workspace.discard("me")
-    with pytest.raises(service.DemoError, match="Press Denoise again"):
+    with pytest.raises(errors.DemoError, match="Press Denoise again"):
         service.write_result(job)
 
 

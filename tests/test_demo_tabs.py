@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from demo_site import RANGE, SINGLE, make_image, untrained_networks_released
 
-from demo import benchmark_plots, benchmark_tab, compare_handlers, comparison, handlers, service
+from demo import benchmark_plots, benchmark_tab, catalogue, compare_handlers, comparison, handlers, service
 from demo.ui import build
 from demo.workspace import Workspace
 from mdrn import checkpoint, image_io, metrics, noise
@@ -118,10 +118,10 @@ def test_a_comparison_is_of_every_kind_that_is_released(tmp_path):
         image_io.write_image(tmp_path / "a.png", make_image((64, 64)))
         made = comparison.compare(tmp_path / "a.png", 25, 0, methods)
         assert [result.method for result in made.results] == ["noisy", *methods] and not made.left_out
-        assert made.results[-1].parameters == next(n.parameters for n in service.released() if n.teacher)
+        assert made.results[-1].parameters == next(n.parameters for n in catalogue.released() if n.teacher)
         assert comparison.compare(tmp_path / "a.png", 25, 0, [colour]).left_out == [colour]
-        assert [n.id for n in service.networks()] == [RANGE, colour, tiny, SINGLE]  # a teacher is nobody's choice
-        assert [model for _, model in handlers.choices()][:2] == [service.AUTOMATIC, RANGE]
+        assert [n.id for n in catalogue.networks()] == [RANGE, colour, tiny, SINGLE]  # a teacher is nobody's choice
+        assert [model for _, model in handlers.choices()][:2] == [catalogue.AUTOMATIC, RANGE]
 
 
 def test_the_picker_says_size_and_time():

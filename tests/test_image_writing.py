@@ -1,0 +1,155 @@
+"""What cannot be written is refused, and a failed write leaves the old file and nothing else."""
+
+from __future__ import annotations
+
+import builtins
+import errno
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from image_files import noise
+
+from mdrn import image_io
+from mdrn.image_io import ImageFileError, encode_image, read_image, write_image
+
+
+@pytest.mark.parametrize(
+    "format, shape, dtype, advice",
+    [
+        ("jpeg", (4, 5, 3), "uint16", "PNG or TIFF"),
+        ("jpeg", (4, 5, 4), "uint8", "PNG or WEBP or TIFF"),
+        ("jpeg", (4, 5), "float32", "TIFF"),
+        ("webp", (4, 5, 3), "uint16", "PNG or TIFF"),
+        ("bmp", (4, 5), "uint16", "PNG or TIFF"),
+        ("bmp", (4, 5, 4), "uint8", "PNG or WEBP or TIFF"),
+        ("png", (4, 5), "float32", "TIFF"),
+        ("webp", (1, 16_384), "uint8", "PNG or TIFF"),
+        ("jpeg", (65_501, 1), "uint8", "PNG or TIFF"),
+        ("gif", (4, 5), "uint8", "expected one of png"),
+        ("tiff", (4, 5, 5), "uint8", "(4, 5, 5)"),
+        ("png", (0, 5), "uint8", "(0, 5)"),
+    ],
+)
+def test_formats_refuse_what_they_cannot_hold(format, shape, dtype, advice):
+    with pytest.raises(ImageFileError) as caught:
+        encode_image(noise(*shape, dtype=dtype), format)
+    assert advice in str(caught.value)
+
+
+def test_other_dtypes_and_float_values_are_refused():
+    for pixels in (np.zeros((4, 5), np.float64), np.zeros((4, 5), bool), np.zeros((4, 5), np.int32)):
+        with pytest.raises(ImageFileError, match="expected uint8, uint16 or float32"):
+            encode_image(pixels, "tiff")
+    for value in (-0.1, 1.1, np.nan):
+        with pytest.raises(ImageFileError):
+            encode_image(np.full((4, 5), value, np.float32), "tiff")
+
+
+def test_existing_file_is_replaced_only_when_told(tmp_path):
+    path = tmp_path / "a.PNG"
+    write_image(path, noise(4, 5))
+    with pytest.raises(ImageFileError, match="exists already"):
+        write_image(path, noise(6, 7))
+    assert read_image(path).pixels.shape == (4, 5)
+    write_image(path, noise(6, 7), overwrite=True)
+    assert read_image(path).pixels.shape == (6, 7)
+    assert os.listdir(tmp_path) == ["a.PNG"]
+
+
+def test_writing_goes_through_a_link_and_keeps_the_mode(tmp_path):
+    target, link = tmp_path / "real.png", tmp_path / "link.png"
+    write_image(target, noise(4, 5))
+    target.chmod(0o640)
+    link.symlink_to(target)
+    write_image(link, noise(6, 7), overwrite=True)
+    assert link.is_symlink() and read_image(target).pixels.shape == (6, 7)
+    assert target.stat().st_mode & 0o777 == 0o640
+
+
+def test_new_file_has_the_usual_mode(tmp_path):
+    write_image(tmp_path / "a.png", noise(4, 5))
+    (tmp_path / "plain").write_bytes(b"")
+    assert (tmp_path / "a.png").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_unusable_targets_are_refused(tmp_path):
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "file").write_bytes(b"")
+    for target in ("a.gif", "noname", "folder.png", "missing/a.png", "file/a.png", "a\0b.png", "x" * 300 + ".png"):
+        with pytest.raises(ImageFileError) as caught:
+            write_image(f"{tmp_path}/{target}", noise(4, 5))
+        assert "\n" not in str(caught.value)
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder.png"]
+
+
+class FullDisk(io.BytesIO):
+    """A file on a disk that fills up half way, after some bytes have really been written."""
+
+    def __init__(self, file, error: BaseException):
+        super().__init__()
+        self.file, self.error = file, error
+
+    def write(self, data: bytes) -> int:
+        self.file.write(data[:10])
+        raise self.error
+
+    def __exit__(self, *details):
+        self.file.close()
+        return super().__exit__(*details)
+
+
+@pytest.mark.parametrize("fails_in", ["write", "fsync", "replace"])
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()], ids=repr)
+def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, fails_in, error):
+    def fail(*_):
+        raise error
+
+    path = tmp_path / "a.png"
+    write_image(path, noise(4, 5))
+    old = path.read_bytes()
+    opened: list[Path] = []
+    real_open = builtins.open
+
+    def open_on_full_disk(name, *mode):
+        opened.append(Path(name))
+        file = real_open(name, *mode)
+        return FullDisk(file, error) if fails_in == "write" else file
+
+    monkeypatch.setattr(image_io, "open", open_on_full_disk, raising=False)
+    if fails_in != "write":
+        monkeypatch.setattr(os, fails_in, fail)
+    expected = KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else ImageFileError
+    with pytest.raises(expected) as caught:
+        write_image(path, noise(60, 70), overwrite=True)
+    monkeypatch.undo()
+    if expected is ImageFileError:
+        assert "No space left on device" in str(caught.value) and "free space" in str(caught.value)
+    assert [name.parent for name in opened] == [tmp_path] and opened[0] != path
+    assert path.read_bytes() == old
+    assert os.listdir(tmp_path) == ["a.png"]
+
+
+@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write anywhere")
+def test_folder_without_permission(tmp_path):
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(ImageFileError, match="writable"):
+            write_image(tmp_path / "a.png", noise(4, 5))
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_codec_libraries_are_not_imported_with_the_module():
+    load = "util.module_from_spec(spec)"  # alone: the package's other modules import torch
+    code = (
+        "import sys; from importlib import util; spec = util.spec_from_file_location('image_io', sys.argv[1]);"
+        f"module = sys.modules['image_io'] = {load}; spec.loader.exec_module(module);"
+        "print(sorted({'PIL', 'pyvips', 'tifffile'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, image_io.__file__], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -81,7 +81,6 @@ STUDIES: dict[str, dict[str, Candidate]] = {
         "no_deep_supervision": Candidate("last stage supervised alone", options={"stage_weight": 0.0}),
         "gelu": Candidate("GELU for ReLU", ModelConfig(widths=TINY.widths, activation="gelu")),
         "ffdnet": Candidate("FFDNet, 4 times the parameters", FFDNetConfig()),
-        "ffdnet_slow": Candidate("FFDNet, learning rate 5e-4", FFDNetConfig(), {"learning_rate": 5e-4}),
     },
     "light": {  # for `mdrn_tiny`: at most 0.12 M parameters and 0.015 of DnCNN's time
         "two_stages": Candidate("two stages", ModelConfig(widths=(16, 24, 32))),

@@ -32,6 +32,7 @@ class ModelConfig:
         shared: whether all stages share one set of weights.
         joint_blocks: whether stages have blocks at the finest scale also where they join; without, only the first has
             them on its way down and the last on its way up.
+        finest_down: whether a stage has blocks at the finest scale on its way down; they cost most and gain least.
         fusion: how a stage sees the one before: 'input' adds the head's features to its input; 'cross' also adds the
             earlier stage's reconstruction features, through 1x1 convolutions, at every scale.
         activation: 'relu', 'gelu' or 'silu'.
@@ -47,6 +48,7 @@ class ModelConfig:
     entry: int = 2
     shared: bool = False
     joint_blocks: bool = True
+    finest_down: bool = True
     fusion: str = "cross"
     activation: str = "relu"
 
@@ -60,6 +62,7 @@ class ModelConfig:
             "entry": self.entry in (1, 2, 4),
             "shared": type(self.shared) is bool,
             "joint_blocks": type(self.joint_blocks) is bool and (self.joint_blocks or not self.shared),
+            "finest_down": type(self.finest_down) is bool,
             "fusion": self.fusion in _FUSIONS,
             "activation": self.activation in _ACTIVATIONS,
         }
@@ -73,9 +76,9 @@ class ModelConfig:
 
 
 PRESETS: dict[str, ModelConfig] = {
-    "mdrn_tiny": ModelConfig(widths=(16, 32, 48), stages=1),
+    "mdrn_tiny": ModelConfig(widths=(24, 32, 48), stages=1, finest_down=False),
     "mdrn": ModelConfig(widths=(32, 48, 80)),
-    "mdrn_tiny_rgb": ModelConfig(channels=3, widths=(16, 32, 48), stages=1),
+    "mdrn_tiny_rgb": ModelConfig(channels=3, widths=(24, 32, 48), stages=1, finest_down=False),
     "mdrn_rgb": ModelConfig(channels=3, widths=(32, 48, 80)),
 }
 
@@ -164,7 +167,8 @@ class MDRN(nn.Module, OnHub):
         fused = [cross and config.stages > 1 and (config.shared or index > 0) for index in range(count)]
         joint, last = config.joint_blocks, count - 1
         self.stages = nn.ModuleList(
-            Stage(config, fused[i], encodes=joint or i == 0, decodes=joint or i == last) for i in range(count)
+            Stage(config, fused[i], encodes=config.finest_down and (joint or i == 0), decodes=joint or i == last)
+            for i in range(count)
         )
         self.tails = nn.ModuleList(nn.Conv2d(width, config.channels * factor**2, 3, padding=1) for _ in range(count))
 

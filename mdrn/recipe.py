@@ -53,8 +53,8 @@ class TrainConfig:
     distill: DistillConfig = DistillConfig()
     seed: int = 0
     steps: int = 100_000
-    batch_size: int = 4
-    patch_size: int = 48
+    batch_size: int = 8
+    patch_size: int = 64
     data: tuple[str, ...] = ("bsds",)
     loss: str = "l1"
     stage_weight: float = 0.1

@@ -10,6 +10,8 @@ VARIANTS = [
     {"stages": 1},
     {"stages": 3, "shared": True},
     {"stages": 3, "joint_blocks": False},
+    {"stages": 1, "finest_down": False},
+    {"finest_down": False},
     {"entry": 1},
     {"widths": (8, 16)},
     {"fusion": "input", "blocks": 2},

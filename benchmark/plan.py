@@ -112,7 +112,7 @@ PLANS: dict[str, Plan] = {
         strategies=("plain", "hmds"),
         levels=(15.0, 25.0, 50.0),
         seeds=(0,),
-        options={"steps": 3_000},
+        options={"steps": 6_000},
         teacher=_TEACHER,
     ),
     "full": Plan(
@@ -122,7 +122,7 @@ PLANS: dict[str, Plan] = {
         strategies=("plain", "hmds_c", "hmds_n", "hmds"),
         levels=(15.0, 25.0, 50.0),
         seeds=(0, 1, 2),
-        options={"steps": 40_000},
+        options={"steps": 80_000},
         teacher=_TEACHER,
     ),
 }

@@ -89,6 +89,10 @@ STUDIES: dict[str, dict[str, Candidate]] = {
         ),
         "narrow": Candidate("narrower at the second scale", ModelConfig(widths=(16, 16, 32))),
         "u_three_scales": Candidate("plain U", ModelConfig(widths=(16, 32, 48), stages=1)),
+        "u_decodes": Candidate(
+            "plain U, finest blocks on the way up alone",
+            ModelConfig(widths=(24, 32, 48), stages=1, finest_down=False),
+        ),
         "u_four_scales": Candidate("plain U", ModelConfig(widths=(16, 16, 32, 48), stages=1)),
     },
     "batch": {

@@ -20,7 +20,7 @@ _CARD = """---
 
 # {id}
 
-A lightweight progressive denoiser for {colours} images: {parameters:,} parameters, {stages} stages. Trained for
+A lightweight progressive denoiser for {colours} images: {parameters:,} parameters, {stages}. Trained for
 {levels} (standard deviation on the 8-bit scale) with the strategy `{strategy}`.
 
 An independent implementation of the *abstract* of Li et al., "Multiple Degradation and Reconstruction Network for
@@ -130,7 +130,7 @@ class OnHub(PyTorchModelHubMixin, library_name="mdrn", license="apache-2.0", pip
                 colours="grey" if self.config.channels == 1 else "RGB",
                 channels=self.config.channels,
                 parameters=sum(p.numel() for p in self.parameters()),
-                stages=self.config.stages,
+                stages=f"{self.config.stages} stage{'s' * (self.config.stages > 1)}",
                 levels=f"noise level {low:g}" if low == high else f"noise levels {low:g} to {high:g}",
                 example=f"{min(max(25.0, low), high):g}",
                 strategy=header.strategy,

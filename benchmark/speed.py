@@ -59,7 +59,7 @@ def networks() -> dict[str, nn.Module]:
 class Bf16(nn.Module):
     """A network whose convolutions run in bfloat16, its sums in float32: images stay float32.
 
-    On the 32 validation images the released networks lose 0.002 to 0.006 dB by it.
+    A test holds the released networks' loss by it under 0.01 dB.
     """
 
     def __init__(self, network: MDRN) -> None:

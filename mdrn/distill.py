@@ -78,7 +78,8 @@ class DistillConfig:
         teacher_level: 'hmds_n': the teacher's sigma as a fraction of the student's.
         nested: 'hmds_n': whether the student's noise contains the teacher's and an independent rest. False merely
             scales one realisation, which biases the target: an ablation, nothing more.
-        matches: pairs (student's feature, teacher's feature) on grids of one size.
+        matches: pairs (student's feature, teacher's feature) on grids of one size; those of stages that a student lacks
+            are left out.
 
     Raises:
         ValueError: if a number is outside its limits.
@@ -149,7 +150,8 @@ class Distilled(nn.Module):
         strategy: 'hmds_c', 'hmds_n' or 'hmds'.
         guide: the teacher; runs side by side on the same batches share one.
         config: weights and schedule.
-        widths: channels of the features named in `config.matches`: of the student's and of the teacher's.
+        widths: student's feature -> its channels and those of the teacher's that it is matched with; pairs in
+            `config.matches` that are not in it are left out.
 
     Shape:
         noisy and clean (B, C, H, W), sigma (B,) -> scalars 'loss', 'restored', 'stages' and, for each strategy,
@@ -176,9 +178,12 @@ class Distilled(nn.Module):
         self._generator: torch.Generator | None = None
         self._factor = 1.0
         self.projections = nn.ModuleDict()
+        self.matches = [pair for pair in config.matches if pair[0] in (widths or {})]
         if config.feature_weight:
+            if not self.matches:
+                raise ValueError(f"matches: the student has none of the features in {config.matches}")
             for name in self.strategies:
-                self.projections[name] = nn.ModuleList(nn.Conv2d(*widths[student], 1) for student, _ in config.matches)
+                self.projections[name] = nn.ModuleList(nn.Conv2d(*widths[student], 1) for student, _ in self.matches)
 
     def _apply(self, function, recurse: bool = True):
         self.guide.teacher._apply(function)
@@ -206,7 +211,7 @@ class Distilled(nn.Module):
             loss = loss + output_weight * (output - plain)
             terms[f"{name}.output"] = output.detach()
             if config.feature_weight:
-                pairs = zip(config.matches, self.projections[name], strict=True)
+                pairs = zip(self.matches, self.projections[name], strict=True)
                 distances = [_l1(project(features[ours]), guides[theirs]) for (ours, theirs), project in pairs]
                 distance = torch.stack(distances).mean()
                 loss = loss + feature_weight * distance

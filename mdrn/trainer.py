@@ -59,7 +59,9 @@ def build_criterion(config: TrainConfig, guides: dict[str, Guide] | None = None)
     if teacher.config.channels != config.model.channels:
         raise ValueError(f"teacher: {config.teacher} has {teacher.config.channels} channels, not the student's")
     widths = {
-        ours: (_width(config.model, ours), _width(teacher.config, theirs)) for ours, theirs in config.distill.matches
+        ours: (_width(config.model, ours), _width(teacher.config, theirs))
+        for ours, theirs in config.distill.matches
+        if int(ours.partition(".")[0].removeprefix("stage")) <= config.model.stages
     }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)

@@ -196,6 +196,19 @@ def test_training_leaves_the_teacher_and_the_students_file_clean(tmp_path, teach
     assert checkpoint.read_header(plain).sha256 != checkpoint.read_header(weights).sha256
 
 
+def test_a_student_is_matched_at_the_stages_it_has(teacher_file):
+    pairs = (("stage1.scale3", "scale3"), ("stage2.scale3", "scale3"))
+    both = DistillConfig(feature_weight=0.1, matches=pairs)
+    for stages in (1, 2):
+        model = ModelConfig(widths=(8, 8, 16), stages=stages)
+        criterion = trainer.build_criterion(config(teacher_file, model=model, distill=both))
+        assert criterion.matches == list(pairs[:stages])
+        assert {len(projections) for projections in criterion.projections.values()} == {stages}
+    with pytest.raises(ValueError, match="matches: the student has none"):
+        second = DistillConfig(feature_weight=0.1, matches=pairs[1:])
+        trainer.build_criterion(config(teacher_file, model=ModelConfig(widths=(8, 8, 16), stages=1), distill=second))
+
+
 def test_plain_and_distilled_runs_share_weights_and_batches(teacher_file):
     plain = config(None, strategy="plain", teacher=None)
     ours = config(teacher_file)

@@ -41,6 +41,13 @@ def test_every_stage_gains_and_the_first_most(name, sample):
     assert psnr == sorted(psnr) and psnr[1] >= psnr[0] + 6
 
 
+@pytest.mark.parametrize("name", mdrn.list_models())
+def test_bfloat16_costs_under_a_hundredth_of_a_decibel(name, sample):
+    network = mdrn.load(name)
+    exact, rounded = (validate(network, [sample], [25.0], bf16=bf16)["25"] for bf16 in (False, True))
+    assert rounded != exact and rounded >= exact - 0.01
+
+
 def test_estimating_the_level_costs_little_and_leaves_a_clean_image_alone(sample):
     for level in (15, 25, 50):
         noisy = noise.benchmark_noisy(sample, level)

@@ -23,6 +23,7 @@ from benchmark.drawing import Figure, column_axes, finish, scatter
 from benchmark.rows import write_bytes_atomically
 from benchmark.studies import CONCLUSIONS, STUDIES
 from mdrn.allocator import reuse_freed_memory
+from mdrn.checkpoint import CheckpointError, read_header
 
 DESIGNS = ("designs", "light")  # studies of networks: these are timed, and drawn
 SHOWN_LEVELS = ("15", "25", "50")
@@ -34,6 +35,9 @@ difference of a few hundredths of a dB says nothing. `psnr_25`: mean PSNR in dB 
 time for 512 x 512 grey, fp32, over DnCNN's in the same run; `patches_per_second`: training on one thread;
 `gmacs_256`: multiply-accumulates for 256 x 256, in 10^9; `radius`: of the receptive field, in pixels.
 """
+
+LONG = """Long runs, released or not (`--record FILE`): what a short study says of batch and rate need not hold in them.
+`patches` and `minutes` are those of the run itself, not of the weights it started from."""
 
 
 def run_one(study: str, name: str, steps: int, runs: str, root: str | None) -> str:
@@ -108,6 +112,36 @@ def write_study(study: str, records: dict[str, dict], facts: dict[str, dict], ou
     write_page(out)
 
 
+def record_runs(paths: list[Path], out: Path) -> None:
+    """Add long runs to `long.csv` from their records and the weights beside them, whether they were released or not.
+
+    Args:
+        paths: the `{id}.json` of each.
+        out: folder of the page, which is brought up to date.
+    """
+    table = out / "long.csv"
+    lines = pd.read_csv(table, dtype=str, keep_default_na=False).to_dict("records") if table.exists() else []
+    for path in paths:
+        header, curve = read_header(path.with_suffix(".safetensors")), json.loads(path.read_text())
+        recipe, last = header.recipe, curve["history"][-1]["psnr"]
+        line = {
+            "network": header.id,
+            "widths": "/".join(map(str, header.model.widths)),
+            "stages": getattr(header.model, "stages", ""),
+            "starts_from": recipe["init_from"] or "random weights",
+            "batch": f"{recipe['batch_size']} of {recipe['patch_size']} x {recipe['patch_size']}",
+            "learning_rate": recipe["learning_rate"],
+            "patches": header.patches - curve.get("earlier_patches", 0),
+            "minutes": round(curve["seconds"] / 60),
+            "threads": curve["threads"],
+            **{f"psnr_{level}": round(last[level], 3) if level in last else "" for level in SHOWN_LEVELS},
+            "weights": header.sha256[:16],
+        }
+        lines = [other for other in lines if other["weights"] != line["weights"]] + [line]
+    write_csv(pd.DataFrame(lines).sort_values(["network", "weights"]), table)
+    write_page(out)
+
+
 def write_csv(frame: pd.DataFrame, path: Path) -> None:
     """Write a table, atomically."""
     write_bytes_atomically(path, frame.to_csv(index=False, lineterminator="\n").encode())
@@ -126,6 +160,8 @@ def write_page(out: Path) -> None:
             figure.write(out)
             parts.append(f"![{figure.caption}]({figure.name}.png)\n")
         parts.append(as_markdown(frame))
+    if (out / "long.csv").exists():
+        parts += ["## long\n", LONG + "\n", as_markdown(pd.read_csv(out / "long.csv"))]
     for path in sorted(out.glob("step_*.csv")):
         frame = pd.read_csv(path)
         parts += [f"## {path.stem}\n", CONCLUSIONS["step"](frame) + "\n", as_markdown(frame)]
@@ -159,8 +195,15 @@ def main() -> int:
     parser.add_argument("--data-root")
     parser.add_argument("--out", type=Path, default=Path("results/design"))
     parser.add_argument("--report-only", action="store_true", help="write page and figures from the CSV files alone")
+    parser.add_argument("--record", type=Path, nargs="+", metavar="FILE", help="add long runs by their records")
     options = parser.parse_args()
     reuse_freed_memory()  # as the command line does
+    if options.record:
+        try:
+            record_runs(options.record, options.out)
+        except (OSError, ValueError, KeyError, CheckpointError) as error:
+            parser.error(f"--record: expected the .json that training wrote, its weights beside it: {error}")
+        return 0
     if options.report_only:
         write_page(options.out)
         return 0

@@ -6,6 +6,9 @@ import pandas as pd
 import pytest
 
 from benchmark import design, studies
+from mdrn.model import ModelConfig
+from mdrn.recipe import TrainConfig
+from mdrn.train import fit
 
 
 @pytest.mark.parametrize("study", studies.STUDIES)
@@ -40,6 +43,24 @@ def test_the_page_is_made_of_the_rows(tmp_path):
     design.write_page(tmp_path)
     assert (tmp_path / "README.md").read_text() == page
     assert pd.read_csv(tmp_path / "designs.csv").name.tolist()[0] == "shared"
+
+
+def test_long_runs_are_recorded_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("MDRN_DATA", raising=False)
+    model = ModelConfig(widths=(8, 8, 16))
+    config = TrainConfig(preset="small", model=model, steps=2, batch_size=3, patch_size=16, data=("samples",))
+    record = fit(config, tmp_path, validations=1, quiet=True).with_suffix(".json")
+    for _ in range(2):
+        monkeypatch.setattr("sys.argv", ["design", "--record", str(record), "--out", str(tmp_path / "out")])
+        assert design.main() == 0
+    (row,) = pd.read_csv(tmp_path / "out" / "long.csv").to_dict("records")
+    assert (row["network"], row["widths"], row["batch"], row["patches"]) == (config.id, "8/8/16", "3 of 16 x 16", 6)
+    assert 10 < row["psnr_25"] < 40 and row["starts_from"] == "random weights"
+    assert "## long" in (tmp_path / "out" / "README.md").read_text()
+    monkeypatch.setattr("sys.argv", ["design", "--record", str(tmp_path / "none.json")])
+    with pytest.raises(SystemExit):
+        design.main()
+    assert "--record: expected the .json" in capsys.readouterr().err
 
 
 def test_the_committed_page_is_fresh(tmp_path):

@@ -16,7 +16,8 @@ from torch import nn
 from mdrn.hub import OnHub
 
 _ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
-_FUSIONS = ("input", "cross")
+_FUSIONS = ("input", "coarse", "cross")
+_CORRECTED = ("restored", "noisy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,8 +34,11 @@ class ModelConfig:
         joint_blocks: whether stages have blocks at the finest scale also where they join; without, only the first has
             them on its way down and the last on its way up.
         finest_down: whether a stage has blocks at the finest scale on its way down; they cost most and gain least.
-        fusion: how a stage sees the one before: 'input' adds the head's features to its input; 'cross' also adds the
-            earlier stage's reconstruction features, through 1x1 convolutions, at every scale.
+        fusion: how a stage sees the one before: its input is that one's result plus the head's features, 'input';
+            'cross' also adds the earlier stage's reconstruction features, through 1x1 convolutions, at every scale;
+            'coarse' does so at every scale but the finest, whose features are in the input already.
+        corrects: what a stage's correction is added to: the image 'restored' so far, or the 'noisy' one, which spares
+            the earlier stages' corrections unless their images are asked for.
         activation: 'relu', 'gelu' or 'silu'.
 
     Raises:
@@ -50,6 +54,7 @@ class ModelConfig:
     joint_blocks: bool = True
     finest_down: bool = True
     fusion: str = "cross"
+    corrects: str = "restored"
     activation: str = "relu"
 
     def __post_init__(self) -> None:
@@ -64,6 +69,7 @@ class ModelConfig:
             "joint_blocks": type(self.joint_blocks) is bool and (self.joint_blocks or not self.shared),
             "finest_down": type(self.finest_down) is bool,
             "fusion": self.fusion in _FUSIONS,
+            "corrects": self.corrects in _CORRECTED,
             "activation": self.activation in _ACTIVATIONS,
         }
         for name, ok in allowed.items():
@@ -76,9 +82,9 @@ class ModelConfig:
 
 
 PRESETS: dict[str, ModelConfig] = {
-    "mdrn_tiny": ModelConfig(widths=(24, 32, 48), stages=1, finest_down=False),
+    "mdrn_tiny": ModelConfig(widths=(16, 24, 32), finest_down=False, fusion="coarse", corrects="noisy"),
     "mdrn": ModelConfig(widths=(32, 48, 80)),
-    "mdrn_tiny_rgb": ModelConfig(channels=3, widths=(24, 32, 48), stages=1, finest_down=False),
+    "mdrn_tiny_rgb": ModelConfig(channels=3, widths=(16, 24, 32), finest_down=False, fusion="coarse", corrects="noisy"),
     "mdrn_rgb": ModelConfig(channels=3, widths=(32, 48, 80)),
 }
 
@@ -117,6 +123,8 @@ class Stage(nn.Module):
             return nn.Sequential(*(ResidualBlock(width, config.activation) for _ in range(config.blocks)))
 
         self.fuse = nn.ModuleList(nn.Conv2d(w, w, 1) for w in widths) if fused else None
+        if fused and config.fusion == "coarse":
+            self.fuse[0] = nn.Identity()
         self.encode = nn.ModuleList(blocks(w) for w in widths)
         self.degrade = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in pairs)
         self.reconstruct = nn.ModuleList(nn.ConvTranspose2d(coarse, fine, 2, stride=2) for fine, coarse in pairs)
@@ -131,7 +139,7 @@ class Stage(nn.Module):
         for scale, block in enumerate(self.encode):
             if scale:
                 x = self.degrade[scale - 1](x)
-            if self.fuse is not None and earlier is not None:
+            if self.fuse is not None and earlier is not None and not isinstance(self.fuse[scale], nn.Identity):
                 x = self.fuse[scale](earlier[scale]).add_(x)
             x = block(x)
             encoded.append(x)
@@ -146,7 +154,7 @@ class MDRN(nn.Module, OnHub):
     """Multiple Degradation and Reconstruction Network.
 
     A head lifts the noisy image and its sigma map to features; a chain of stages refines them; after each stage a tail
-    adds a correction to the image restored so far, so that noise is removed progressively.
+    adds a correction to the image restored so far (or to the noisy one), so that noise is removed progressively.
 
     Shape:
         noisy (B, channels, H, W), any H, W >= 1, in [0, 1] units; sigma a float or (B,) in the same units ->
@@ -163,7 +171,7 @@ class MDRN(nn.Module, OnHub):
         width, factor = config.widths[0], config.entry
         self.head = nn.Conv2d(config.channels * factor**2 + 1, width, 3, padding=1)
         count = 1 if config.shared else config.stages
-        cross = config.fusion == "cross"
+        cross = config.fusion != "input"
         fused = [cross and config.stages > 1 and (config.shared or index > 0) for index in range(count)]
         joint, last = config.joint_blocks, count - 1
         self.stages = nn.ModuleList(
@@ -234,15 +242,19 @@ class MDRN(nn.Module, OnHub):
         for index in range(config.stages):
             module = 0 if config.shared else index
             scales = self.stages[module](x, scales)
-            restored = self.tails[module](scales[0]) + restored
             last = index + 1 == config.stages
+            if config.corrects == "restored":
+                restored = self.tails[module](scales[0]) + restored
+            elif every_stage or last:
+                restored = self.tails[module](scales[0]) + entered
             if every_stage:
                 features.append(scales)
             if every_stage or last:
                 shuffled = F.pixel_shuffle(restored.contiguous(), config.entry)  # half the time of channels last
                 images.append(shuffled[..., :height, :width])
             if not last:
-                x = scales[0] + head
+                in_place = not torch.is_grad_enabled() and index + 2 == config.stages  # then nobody else needs the head
+                x = head.add_(scales[0]) if in_place else scales[0] + head
         return images, features
 
 

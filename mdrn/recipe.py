@@ -53,7 +53,7 @@ class TrainConfig:
     distill: DistillConfig = DistillConfig()
     seed: int = 0
     steps: int = 100_000
-    batch_size: int = 8
+    batch_size: int = 16
     patch_size: int = 64
     data: tuple[str, ...] = ("bsds",)
     loss: str = "l1"

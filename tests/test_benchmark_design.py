@@ -45,6 +45,14 @@ def test_the_page_is_made_of_the_rows(tmp_path):
     assert pd.read_csv(tmp_path / "designs.csv").name.tolist()[0] == "shared"
 
 
+def test_a_study_without_its_reference_has_a_table_and_no_conclusion(tmp_path):
+    rows = [{"name": "patch_48", "what": "x", "psnr_25": 28.0}]
+    design.write_csv(pd.DataFrame(rows), tmp_path / "recipe.csv")
+    design.write_page(tmp_path)
+    page = (tmp_path / "README.md").read_text()
+    assert "| patch_48 | x | 28.0 |" in page and "Against the reference" not in page
+
+
 def test_long_runs_are_recorded_once(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("MDRN_DATA", raising=False)
     model = ModelConfig(widths=(8, 8, 16))

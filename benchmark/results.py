@@ -66,6 +66,13 @@ def load(out: Path) -> Results:
         RowsError: if a file is damaged, or an evaluation is not complete.
     """
     newest = rows.newest(rows.read(out / rows.ROWS))
+    current = {(row.plan, row.method): row.weights for row in newest}
+    newest = [  # a network told the level and the same one estimating it are compared: never two weights
+        row
+        for row in newest
+        if not row.method.endswith(rows.AUTO)
+        or row.weights == current.get((row.plan, row.method.removesuffix(rows.AUTO)), row.weights)
+    ]
     records = rows.read_evaluations(out / rows.EVALUATIONS)
     frame = pd.DataFrame(newest, columns=[field.name for field in dataclasses.fields(rows.Row)])
     _check_complete(frame, records, out)

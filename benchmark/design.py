@@ -194,6 +194,11 @@ def _figure(study: str, frame: pd.DataFrame) -> Figure:
         return finish(figure, study, f"Study '{study}': validation PSNR at level 25 against CPU time.")
 
 
+def _read_record(path: Path) -> dict:
+    record = json.loads(path.read_text())
+    return {"psnr": record["history"][-1]["psnr"], "patches": record["patches"], "seconds": record["seconds"]}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmark.design", description=__doc__.split("\n\n")[0])
     parser.add_argument("--study", choices=list(STUDIES), default="designs")
@@ -227,17 +232,16 @@ def main() -> int:
         futures = {pool.submit(run_one, options.study, name, *arguments): name for name in names}
         for future in concurrent.futures.as_completed(futures):
             try:
-                record = json.loads(Path(future.result()).read_text())
+                record = _read_record(Path(future.result()))
             except (ValueError, RuntimeError, OSError) as error:
                 print(f"{futures[future]}: not finished: {error}", file=sys.stderr, flush=True)
                 continue
-            records[futures[future]] = {"psnr": record["history"][-1]["psnr"], "patches": record["patches"]}
-            print(futures[future], record["history"][-1]["psnr"], f"{record['seconds']:.0f} s", flush=True)
+            records[futures[future]] = record
+            print(futures[future], record["psnr"], f"{record['seconds']:.0f} s", flush=True)
     for name, candidate in STUDIES[options.study].items():  # rows of earlier invocations stay
         path = record_of(candidate.configs(name, options.steps)[-1], name, options.steps, options.runs)
         if name not in names and path.exists():
-            record = json.loads(path.read_text())
-            records[name] = {"psnr": record["history"][-1]["psnr"], "patches": record["patches"]}
+            records[name] = _read_record(path)
     if records:
         write_study(options.study, records, measure(options.study, list(records)), options.out)
     return 0 if set(names) <= set(records) else 2

@@ -145,9 +145,8 @@ def _designs(rows: pd.DataFrame) -> str:
         f"{gain(rows, 'plain_u', 'two_stages')} above two stages (levels 15 / 25 / 50) and takes "
         f"{duration:.2f} times as long. What two stages give is an image after each stage and a receptive field of "
         f"{ours.radius:.0f} instead of {plain.radius:.0f} pixels. The presets keep them, because removing noise "
-        f"progressively is what the abstract describes, and because in long runs the wider field pays (table `long`). "
-        f"Who wants to try takes "
-        f"`ModelConfig(stages=1)`. Against two stages: {others}."
+        f"progressively is what the abstract describes, and because two stages are ahead in the long runs tried "
+        f"(table `long`). Who wants to try takes `ModelConfig(stages=1)`. Against two stages: {others}."
     )
     theirs = [name for name in rows.index if name.startswith("ffdnet")]
     if theirs:
@@ -183,8 +182,8 @@ def _light(rows: pd.DataFrame) -> str:
     if best != "finest_up":
         text += (
             f" In so short a run the best within the limit is `{best}` ({rows.loc[best, 'what']}, {taken:.4f}): "
-            f"{gain(rows, best, 'two_stages')}. With one stage its receptive field is half as wide, and in long runs "
-            "two stages are ahead (table `long`)."
+            f"{gain(rows, best, 'two_stages')}. With one stage its receptive field is half as wide, and in the "
+            "long runs tried two stages are ahead (table `long`)."
         )
     return text
 

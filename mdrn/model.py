@@ -33,7 +33,7 @@ class ModelConfig:
         shared: whether all stages share one set of weights.
         joint_blocks: whether stages have blocks at the finest scale also where they join; without, only the first has
             them on its way down and the last on its way up.
-        finest_down: whether a stage has blocks at the finest scale on its way down; they cost most and gain least.
+        finest_down: whether a stage has blocks at the finest scale on its way down.
         fusion: how a stage sees the one before: its input is that one's result plus the head's features, 'input';
             'cross' also adds the earlier stage's reconstruction features, through 1x1 convolutions, at every scale;
             'coarse' does so at every scale but the finest, whose features are in the input already.

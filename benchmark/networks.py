@@ -8,11 +8,10 @@ from __future__ import annotations
 import copy
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mdrn.model import pad_to_multiple, sigma_map
+from mdrn.model import pad_to_multiple, pixel_shuffle, pixel_unshuffle, sigma_map
 
 
 class DnCNN(nn.Module):
@@ -73,9 +72,9 @@ class FFDNet(nn.Module):
 
     def forward(self, noisy: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
         height, width = noisy.shape[-2:]
-        halved = F.pixel_unshuffle(pad_to_multiple(noisy, 2), 2)
+        halved = pixel_unshuffle(pad_to_multiple(noisy, 2), 2)
         restored = self.body(torch.cat([halved, sigma_map(sigma, halved)], dim=1))
-        return F.pixel_shuffle(restored, 2)[..., :height, :width]
+        return pixel_shuffle(restored, 2)[..., :height, :width]
 
 
 def gmacs(model: nn.Module, channels: int = 1, size: int = 256) -> float:

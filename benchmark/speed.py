@@ -8,6 +8,7 @@ imports this module.
 from __future__ import annotations
 
 import argparse
+import copy
 import dataclasses
 import functools
 import importlib.util
@@ -39,6 +40,7 @@ SIZES = (256, 512, 1024, 3464)  # sides of squares; the last one has 12 megapixe
 WHOLE = 1024  # larger images go through the tiles of `mdrn.denoise`
 SIGMA = 0.1  # of no consequence
 _TILED_ROUNDS = 3
+_MIN_SECONDS = 0.2  # a shorter call is repeated for so long: one call of a small network says little
 _PROBE = 128
 Denoiser = Callable[[torch.Tensor, float], torch.Tensor]
 
@@ -93,7 +95,9 @@ def measure(
     on_round: Callable[[], object] = lambda: None,
     limit: float = math.inf,
 ) -> list[rows.SpeedRow]:
-    """Time every denoiser in every memory format, interleaved; each timed call follows one that is not timed.
+    """Time every denoiser in every memory format, interleaved.
+
+    A round's time is the median over at least 0.2 seconds of calls, after one that is not timed; in tiles, of one call.
 
     Args:
         models: name -> network under the denoiser contract, grey, in eval mode, or a function under the same contract.
@@ -113,9 +117,7 @@ def measure(
         running = [key for key in calls if limit == math.inf or _predicted(models[key[0]], key[1], noisy) <= limit]
         for repeat in range(rounds + 1):
             for key in running:
-                if size <= WHOLE:
-                    cost.seconds(calls[key], device)  # memory and caches as this one leaves them, not the one before it
-                elapsed = cost.seconds(calls[key], device)
+                elapsed = (_seconds if size <= WHOLE else cost.seconds)(calls[key], device)
                 if repeat:
                     seconds[key].append(elapsed)
             on_round()
@@ -146,6 +148,15 @@ def measure(
     return measured
 
 
+def _seconds(call: Callable[[], object], device: str) -> float:
+    """Return the median wall time of a call over `_MIN_SECONDS`, after one that is not timed."""
+    cost.seconds(call, device)  # memory and caches as this one leaves them, not the one before it
+    times: list[float] = []
+    while sum(times) < _MIN_SECONDS:
+        times.append(cost.seconds(call, device))
+    return statistics.median(times)
+
+
 def _kinds(model: nn.Module | Denoiser, size: int) -> tuple[str, ...]:
     """Return the memory formats to try: one for tiles, which choose theirs, and none for a classical denoiser."""
     if not isinstance(model, nn.Module):
@@ -163,7 +174,8 @@ def _call(model: nn.Module | Denoiser, kind: str, noisy: torch.Tensor) -> Callab
         model = model.to(noisy.device, memory_format=layout)
         return lambda: restore(image, 255 * SIGMA, model, device=noisy.device.type)
     image = noisy.contiguous(memory_format=layout)
-    return lambda: model.to(noisy.device, memory_format=layout)(image, SIGMA)
+    network = copy.deepcopy(model).to(noisy.device, memory_format=layout)
+    return lambda: network(image, SIGMA)
 
 
 def _predicted(model: nn.Module | Denoiser, kind: str, noisy: torch.Tensor) -> float:

@@ -8,10 +8,9 @@ from __future__ import annotations
 import dataclasses
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from mdrn.model import pad_to_multiple, sigma_map
+from mdrn.model import pad_to_multiple, pixel_shuffle, pixel_unshuffle, sigma_map
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +128,7 @@ class Teacher(nn.Module):
             raise ValueError(f"noisy: expected (B, {self.config.channels}, H, W), got {tuple(noisy.shape)}")
         height, width = noisy.shape[-2:]
         padded = pad_to_multiple(noisy, self.stride)
-        entered = F.pixel_unshuffle(padded, self.config.entry)
+        entered = pixel_unshuffle(padded, self.config.entry)
         x = self.head(torch.cat([entered, sigma_map(sigma, entered)], dim=1))
         encoded = []
         for scale, block in enumerate(self.encode):
@@ -139,5 +138,5 @@ class Teacher(nn.Module):
         for scale in reversed(range(len(self.decode))):
             x = self.decode[scale](self.up[scale](x) + encoded[scale])
             features[f"scale{scale + 1}"] = x
-        restored = F.pixel_shuffle(self.tail(x), self.config.entry) + padded
+        restored = pixel_shuffle(self.tail(x), self.config.entry) + padded
         return restored[..., :height, :width], features

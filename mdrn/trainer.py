@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,7 @@ def build_criterion(config: TrainConfig, guides: dict[str, Guide] | None = None)
     widths = {
         ours: (_width(config.model, ours), _width(teacher.config, theirs))
         for ours, theirs in config.distill.matches
-        if int(ours.partition(".")[0].removeprefix("stage")) <= config.model.stages
+        if _parsed(ours)[0] <= config.model.stages
     }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -69,8 +70,19 @@ def build_criterion(config: TrainConfig, guides: dict[str, Guide] | None = None)
 
 
 def _width(config: ModelConfig | TeacherConfig, feature: str) -> int:
-    """Return the channels of a feature named '...scale{i}'."""
-    return config.widths[int(feature.rpartition("scale")[2]) - 1]
+    """Return the channels of a feature named 'stage{s}.scale{i}' or 'scale{i}'."""
+    scale = _parsed(feature)[1]
+    if not 1 <= scale <= len(config.widths):
+        raise ValueError(f"matches: expected scales 1 to {len(config.widths)}, got {feature!r}")
+    return config.widths[scale - 1]
+
+
+def _parsed(feature: str) -> tuple[int, int]:
+    """Return the stage (0 for a feature that names none) and the scale in a feature's name."""
+    found = re.fullmatch(r"(?:stage(\d+)\.)?scale(\d+)", feature)
+    if not found:
+        raise ValueError(f"matches: expected names such as 'stage1.scale3' and 'scale3', got {feature!r}")
+    return int(found[1] or 0), int(found[2])
 
 
 def step_generator(config: TrainConfig, step: int, device: torch.device, stream: int = 0) -> torch.Generator:

@@ -1,6 +1,7 @@
 """The speed command measures every denoiser in its formats, and prints and keeps what it found."""
 
 import math
+import time
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ def one_thread():
 
 
 def test_rows_ratios_and_memory(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(speed, "_MIN_SECONDS", 0.001)
     monkeypatch.setattr(speed, "peak_of", lambda name, kind, size: 12.5)
     quick = {name: denoiser for name, denoiser in speed.classical().items() if name != "BM3D"}
     monkeypatch.setattr(speed, "classical", lambda: quick)
@@ -105,9 +107,17 @@ def test_memory_is_measured_in_a_process_of_its_own():
 
 
 def test_other_networks_can_be_measured():
-    (first, second) = speed.measure({"one": speed.networks()["mdrn_tiny"]}, size=32, repeats=1)
+    networks = {"one": speed.networks()["mdrn_tiny"]}
+    (first, second) = speed.measure(networks, size=32, repeats=1)
     assert {first.memory_format, second.memory_format} == set(speed.FORMATS) and first.peak_mib is None
     assert math.isfinite(first.milliseconds) and torch.is_inference_mode_enabled() is False
+    assert next(networks["one"].parameters()).is_contiguous()  # the formats are tried on copies
+
+
+def test_a_short_call_is_repeated_and_its_set_up_not_timed():
+    calls = []
+    seconds = speed._seconds(lambda: calls.append(time.sleep(0.02 if calls else 0.2)), "cpu")
+    assert 0.02 <= seconds < 0.1 and len(calls) >= 5
 
 
 @pytest.mark.parametrize(

@@ -209,6 +209,13 @@ def test_a_student_is_matched_at_the_stages_it_has(teacher_file):
         trainer.build_criterion(config(teacher_file, model=ModelConfig(widths=(8, 8, 16), stages=1), distill=second))
 
 
+@pytest.mark.parametrize("pair", [("head", "scale3"), ("stage1.scale3", "scale9"), ("stageX.scale3", "scale3")])
+def test_a_feature_that_does_not_exist_is_named(teacher_file, pair):
+    distill = DistillConfig(feature_weight=0.1, matches=(pair,))
+    with pytest.raises(ValueError, match=r"matches: expected .*, got '"):
+        trainer.build_criterion(config(teacher_file, distill=distill))
+
+
 def test_plain_and_distilled_runs_share_weights_and_batches(teacher_file):
     plain = config(None, strategy="plain", teacher=None)
     ours = config(teacher_file)

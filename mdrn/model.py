@@ -38,7 +38,6 @@ class ModelConfig:
             'coarse' does so at every scale but the finest, whose features are in the input already.
         corrects: what a stage's correction is added to: the image 'restored' so far, or the 'noisy' one, which spares
             the earlier stages' corrections unless their images are asked for.
-        tail: kernel size of the tails, 1 or 3; at four output channels 3x3 costs a CPU as much as at sixteen.
         activation: 'relu', 'gelu' or 'silu'.
 
     Raises:
@@ -55,7 +54,6 @@ class ModelConfig:
     finest_down: bool = True
     fusion: str = "cross"
     corrects: str = "restored"
-    tail: int = 3
     activation: str = "relu"
 
     def __post_init__(self) -> None:
@@ -71,7 +69,6 @@ class ModelConfig:
             "finest_down": type(self.finest_down) is bool,
             "fusion": self.fusion in _FUSIONS,
             "corrects": self.corrects in _CORRECTED,
-            "tail": type(self.tail) is int and self.tail in (1, 3),
             "activation": self.activation in _ACTIVATIONS,
         }
         for name, ok in allowed.items():
@@ -180,8 +177,7 @@ class MDRN(nn.Module, OnHub):
             Stage(config, fused[i], encodes=config.finest_down and (joint or i == 0), decodes=joint or i == last)
             for i in range(count)
         )
-        image = config.channels * factor**2
-        self.tails = nn.ModuleList(nn.Conv2d(width, image, config.tail, padding=config.tail // 2) for _ in range(count))
+        self.tails = nn.ModuleList(nn.Conv2d(width, config.channels * factor**2, 3, padding=1) for _ in range(count))
 
     @property
     def stride(self) -> int:
@@ -199,7 +195,7 @@ class MDRN(nn.Module, OnHub):
             nonlocal reach
             reach = math.ceil(reach / scale) * scale + count * scale
 
-        convolutions(config.tail // 2, scales[0])  # walked backwards from the output
+        convolutions(1, scales[0])  # tail; walked backwards from the output
         for index in reversed(range(config.stages)):
             stage = self.stages[0 if config.shared else index]
             up, down = zip(scales[:-1], stage.decode, strict=True), [*zip(scales, stage.encode, strict=True)]

@@ -12,7 +12,6 @@ VARIANTS = [
     {"stages": 3, "joint_blocks": False},
     {"stages": 1, "finest_down": False},
     {"finest_down": False, "fusion": "coarse", "corrects": "noisy", "stages": 3},
-    {"tail": 1},
     {"fusion": "coarse"},
     {"corrects": "noisy"},
     {"entry": 1},

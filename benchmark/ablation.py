@@ -69,6 +69,8 @@ ARMS: dict[str, Arm] = {
     "plain_as_long": Arm("no teacher, as long as `both` takes", as_long_as="both"),
 }
 
+STRATEGIES = ("capacity", "noise", "both", "plain_as_long")  # drawn against the budget
+
 PAGE = """# What the distillation strategies (HMDS) are worth
 
 Written by `python -m benchmark.ablation`; do not edit. Validation split (32 images of BSDS500); no test set takes part.
@@ -211,14 +213,15 @@ def figures(lines: pd.DataFrame, name: str) -> list[Figure]:
         drawn.append(finish(figure, f"arms_{name}", caption))
     if gains.budget.nunique() > 1:
         with column_axes() as (figure, axes):
-            often = gains.groupby("arm").budget.nunique()
-            for index, arm in enumerate(name for name in ARMS if often.get(name, 0) > 1):
+            for index, arm in enumerate(STRATEGIES):
                 shown = gains[gains.arm == arm].drop_duplicates("budget", keep="last").sort_values("budget")
                 style = {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)], "capsize": 2}
                 spread = [shown.gain - shown.low, shown.high - shown.gain]
                 axes.errorbar(shown.budget, shown.gain, yerr=spread, label=arm, elinewidth=0.8, **style)
             axes.axhline(0.0, color="black", linewidth=0.8)
             axes.set_xscale("log")
+            axes.set_xticks(budgets := sorted(gains.budget.unique()), [f"{budget}" for budget in budgets])
+            axes.minorticks_off()
             axes.set_xlabel("training steps")
             axes.set_ylabel("validation PSNR minus plain (dB)")
             axes.legend()

@@ -14,6 +14,7 @@ import json
 import multiprocessing
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -135,7 +136,7 @@ def record_runs(paths: list[Path], out: Path) -> None:
             "stages": getattr(header.model, "stages", ""),
             "parameters": sum(p.numel() for p in header.model.build().parameters()),
             "starts_from": recipe["init_from"] or "random weights",
-            "batch": f"{recipe['batch_size']} of {recipe['patch_size']} x {recipe['patch_size']}",
+            "batch": _batch(recipe),
             "learning_rate": recipe["learning_rate"],
             "patches": header.patches - curve.get("earlier_patches", 0),
             "minutes": round(curve["seconds"] / 60),
@@ -146,6 +147,12 @@ def record_runs(paths: list[Path], out: Path) -> None:
         lines = [other for other in lines if other["weights"] != line["weights"]] + [line]
     write_csv(pd.DataFrame(lines).sort_values(["network", "weights"]), table)
     write_page(out)
+
+
+def _batch(recipe: Mapping[str, object]) -> str:
+    batch, side, share = recipe["batch_size"], recipe["patch_size"], recipe.get("large_patches", 0.0)
+    larger = f"; {batch // 4} of {2 * side} x {2 * side} in the last {share:.0%}" if share else ""
+    return f"{batch} of {side} x {side}{larger}"
 
 
 def write_csv(frame: pd.DataFrame, path: Path) -> None:

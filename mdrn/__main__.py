@@ -66,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--steps", type=int, required=True)
     train.add_argument("--batch-size", type=int)
     train.add_argument("--patch-size", type=int)
+    train.add_argument("--large-patches", type=float, metavar="SHARE", help="of the steps, on patches twice as large")
     train.add_argument("--learning-rate", type=float)
     train.add_argument("--data", nargs="+", help="training sets: bsds, extra, samples")
     train.add_argument("--init-from", help="released id or weights file to start from")

@@ -27,6 +27,7 @@ class TrainConfig:
         steps: length of the run, and of its learning-rate schedule.
         batch_size: patches in a step.
         patch_size: side of a patch in pixels.
+        large_patches: share of the steps, the last ones, on a quarter as many patches of twice the side.
         data: training sets, see `mdrn.data.training_files`.
         loss: see `mdrn.distill.Supervised`.
         stage_weight: see `mdrn.distill.Supervised`.
@@ -55,6 +56,7 @@ class TrainConfig:
     steps: int = 100_000
     batch_size: int = 16
     patch_size: int = 64
+    large_patches: float = 0.0
     data: tuple[str, ...] = ("bsds",)
     loss: str = "l1"
     stage_weight: float = 0.1
@@ -86,6 +88,16 @@ class TrainConfig:
         for name in ("steps", "batch_size", "patch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        if not 0.0 <= self.large_patches <= 1.0:
+            raise ValueError(f"large_patches: expected a share from 0 to 1, got {self.large_patches}")
+        if self.large_patches and self.batch_size % 4:
+            raise ValueError(f"batch_size: expected a multiple of 4 with large_patches, got {self.batch_size}")
+
+    def batch_shape(self, step: int) -> tuple[int, int]:
+        """Return how many patches a step sees, and their side in pixels."""
+        if step < round(self.steps * (1.0 - self.large_patches)):
+            return self.batch_size, self.patch_size
+        return self.batch_size // 4, 2 * self.patch_size
 
     @property
     def id(self) -> str:

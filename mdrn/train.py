@@ -149,7 +149,7 @@ def fit_together(
 
 
 def _check_shared(configs: Sequence[TrainConfig]) -> TrainConfig:
-    names = ("seed", "cycle", "steps", "batch_size", "patch_size", "noise_level", "data", "bf16")
+    names = ("seed", "cycle", "steps", "batch_size", "patch_size", "large_patches", "noise_level", "data", "bf16")
     for config in configs[1:]:
         for name in names:
             if getattr(config, name) != getattr(configs[0], name):

@@ -97,9 +97,9 @@ def step_generator(config: TrainConfig, step: int, device: torch.device, stream:
 def draw_batch(config: TrainConfig, source: PatchSource, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Draw a step's clean patches (B, C, P, P), their noisy versions (channels last) and their sigma (B,)."""
     generator = step_generator(config, step, source.pixels.device)
-    clean = source.draw(config.batch_size, config.patch_size, generator)
+    clean = source.draw(*config.batch_shape(step), generator)
     low, high = (noise.to_sigma(level) for level in config.noise_level)
-    uniform = torch.rand(config.batch_size, generator=generator, device=clean.device)
+    uniform = torch.rand(len(clean), generator=generator, device=clean.device)
     sigma = low + (high - low) * uniform
     noisy = noise.add_training_noise(clean, sigma, generator)
     return clean, noisy.contiguous(memory_format=torch.channels_last), sigma

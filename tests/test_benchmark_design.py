@@ -1,5 +1,6 @@
 """The studies of design and recipe: equal patches for every candidate, a page made of its rows alone."""
 
+import dataclasses
 from pathlib import Path
 
 import pandas as pd
@@ -56,13 +57,17 @@ def test_a_study_without_its_reference_has_a_table_and_no_conclusion(tmp_path):
 def test_long_runs_are_recorded_once(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("MDRN_DATA", raising=False)
     model = ModelConfig(widths=(8, 8, 16))
-    config = TrainConfig(preset="small", model=model, steps=2, batch_size=3, patch_size=16, data=("samples",))
+    config = TrainConfig(preset="small", model=model, steps=2, batch_size=4, patch_size=16, data=("samples",))
+    config = dataclasses.replace(config, large_patches=0.5)
     record = fit(config, tmp_path, validations=1, quiet=True).with_suffix(".json")
     for _ in range(2):
         monkeypatch.setattr("sys.argv", ["design", "--record", str(record), "--out", str(tmp_path / "out")])
         assert design.main() == 0
     (row,) = pd.read_csv(tmp_path / "out" / "long.csv").to_dict("records")
-    assert (row["network"], row["widths"], row["batch"], row["patches"]) == (config.id, "8/8/16", "3 of 16 x 16", 6)
+    assert (row["network"], row["widths"], row["batch"], row["patches"]) == (
+        *(config.id, "8/8/16"),
+        *("4 of 16 x 16; 1 of 32 x 32 in the last 50%", 8),
+    )
     assert 10 < row["psnr_25"] < 40 and row["starts_from"] == "random weights"
     assert "## long" in (tmp_path / "out" / "README.md").read_text()
     monkeypatch.setattr("sys.argv", ["design", "--record", str(tmp_path / "none.json")])

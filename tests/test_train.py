@@ -116,6 +116,17 @@ def test_interrupted_in_process_and_resumed(tmp_path, monkeypatch):
     assert calls == [7] and weights.read_bytes() == whole.read_bytes()
 
 
+def test_the_last_steps_see_fewer_larger_patches(tmp_path, monkeypatch):
+    step, shapes = trainer.Trainer.train_step, []
+    monkeypatch.setattr(trainer.Trainer, "train_step", lambda self, *b: shapes.append(b[0].shape) or step(self, *b))
+    weights = fit(tmp_path, large_patches=0.25)
+    assert shapes == 9 * [(4, 1, 16, 16)] + 3 * [(1, 1, 32, 32)]
+    assert checkpoint.read_header(weights).patches == 48  # by their area
+    for wrong in ({"large_patches": 1.5}, {"large_patches": 0.5, "batch_size": 6}):
+        with pytest.raises(ValueError, match="expected"):
+            config(**wrong)
+
+
 def test_another_configuration_does_not_continue_a_run(tmp_path):
     fit(tmp_path)
     with pytest.raises(trainer.TrainingError, match="another configuration"):

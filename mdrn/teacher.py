@@ -1,6 +1,6 @@
 """The heterogeneous teacher: a larger denoiser of another architecture than MDRN, for distillation alone.
 
-`checkpoint` rebuilds it from its file and `train` trains it; it imports timm when one is built.
+`checkpoint` rebuilds it from its file and `train` trains it; it imports torch alone.
 """
 
 from __future__ import annotations
@@ -59,15 +59,13 @@ class FusedBottleneck(nn.Module):
     """A dense 3x3 expansion and a 1x1 projection, added to the input. Shape: (B, C, H, W) -> (B, C, H, W)."""
 
     def __init__(self, width: int, expansion: int) -> None:
-        from timm.layers import ConvNormAct
-
         super().__init__()
-        plain = {"apply_norm": False, "bias": True}
-        self.expand = ConvNormAct(width, width * expansion, 3, act_layer=nn.ReLU, **plain)
-        self.project = ConvNormAct(width * expansion, width, 1, apply_act=False, **plain)
+        self.expand = nn.Conv2d(width, width * expansion, 3, padding=1)
+        self.activation = nn.ReLU(inplace=True)
+        self.project = nn.Conv2d(width * expansion, width, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.project(self.expand(x)) + x
+        return self.project(self.activation(self.expand(x))) + x
 
 
 class Teacher(nn.Module):

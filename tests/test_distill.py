@@ -8,7 +8,7 @@ from safetensors import safe_open
 from mdrn import checkpoint, train, trainer
 from mdrn.distill import DistillConfig, Distilled, Guide, Supervised, less_noisy
 from mdrn.model import ModelConfig, count_parameters
-from mdrn.teacher import TEACHERS, Teacher, TeacherConfig
+from mdrn.teacher import TEACHERS, FusedBottleneck, Teacher, TeacherConfig
 
 SMALL_TEACHER = TeacherConfig(widths=(8, 8, 16), blocks=1)
 MATCHES = (("stage1.scale3", "scale3"), ("stage2.scale1", "scale1"))
@@ -49,6 +49,18 @@ def test_teacher_obeys_the_contract(size):
     assert set(features) == {"scale1", "scale2", "scale3"} and features["scale3"].shape[1] == 16
     with pytest.raises(ValueError, match="expected"):
         teacher(torch.rand(1, 3, 8, 8), 0.1)
+
+
+def test_teacher_is_no_linear_filter():
+    """A layer without its activation trains, and restores next to nothing."""
+    first, second = torch.rand(2, 1, 1, 32, 32)
+    zero, teacher = torch.zeros_like(first), small_teacher()
+    with torch.no_grad():
+        bend = teacher(first + second, 0.1) + teacher(zero, 0.1) - teacher(first, 0.1) - teacher(second, 0.1)
+        assert bend.abs().max() > 1e-4
+        for block in (m for m in teacher.modules() if isinstance(m, FusedBottleneck)):
+            inside = block.activation(block.expand(torch.randn(1, block.expand.in_channels, 8, 8)))
+            assert inside.min() == 0
 
 
 def test_teacher_preset_and_its_receptive_field():

@@ -175,12 +175,12 @@ def blend(image: np.ndarray, restored: np.ndarray, strength: float) -> np.ndarra
 def default_model(channels: int) -> str:
     """Return the id of the network that `denoise` takes by itself: the released `mdrn` for a range of levels.
 
-    A grey one is named for RGB too while no colour network is released.
+    For RGB it is a colour network, the small one if there is no other, and a grey one while none is released.
 
     Raises:
         ValueError: if none is released.
     """
-    for preset in ("mdrn_rgb", "mdrn") if channels == 3 else ("mdrn",):
+    for preset in ("mdrn_rgb", "mdrn_tiny_rgb", "mdrn") if channels == 3 else ("mdrn",):
         for strategy in ("hmds", "plain"):
             for name in checkpoint.list_models():
                 if name.startswith(f"{preset}.{strategy}_n") and "-" in name:

@@ -35,7 +35,7 @@ class Plan:
         summary: one line for --help.
         sizes: presets of `mdrn.model.PRESETS`.
         strategies: as in `TrainConfig.strategy`.
-        levels: one network is trained for each noise level.
+        levels: one network is trained for each noise level, or for each range (lowest, highest) of levels.
         seeds: of training.
         options: other fields of `TrainConfig`.
         sets: test sets; None takes what is found.
@@ -47,7 +47,7 @@ class Plan:
     summary: str
     sizes: tuple[str, ...]
     strategies: tuple[str, ...]
-    levels: tuple[float, ...]
+    levels: tuple[float | tuple[float, float], ...]
     seeds: tuple[int, ...]
     options: Mapping[str, object]
     sets: tuple[str, ...] | None = None
@@ -62,7 +62,7 @@ class Plan:
                 preset=size,
                 strategy=strategy,
                 teacher=None if strategy == PLAIN else self.teacher_name,
-                noise_level=(level, level),
+                noise_level=level if isinstance(level, tuple) else (level, level),
                 seed=seed,
                 **self.options,
             )
@@ -86,6 +86,7 @@ class Plan:
 
 _SMOKE = {"batch_size": 8, "patch_size": 48, "data": ("samples",), "warmup_steps": 10, "ema_decay": 0.98}
 _TEACHER = "teacher.plain_n0-75_s0"
+_LONG = {"steps": 80_000, "large_patches": 0.4}  # from nothing in one run, what releases took several short runs for
 
 PLANS: dict[str, Plan] = {
     "smoke": Plan(
@@ -124,6 +125,26 @@ PLANS: dict[str, Plan] = {
         seeds=(0, 1, 2),
         options={"steps": 80_000},
         teacher=_TEACHER,
+    ),
+    "release": Plan(
+        name="release",
+        summary="a teacher, then grey networks of both sizes for 0-75, 15, 25 and 50, plain and HMDS: for a GPU",
+        sizes=("mdrn_tiny", "mdrn"),
+        strategies=("plain", "hmds"),
+        levels=((0.0, 75.0), 15.0, 25.0, 50.0),
+        seeds=(0,),
+        options=_LONG,
+        teacher=TrainConfig(preset="teacher", noise_level=(0.0, 75.0), learning_rate=1e-3, clip_norm=0.3, **_LONG),
+    ),
+    "release_rgb": Plan(
+        name="release_rgb",
+        summary="colour networks of both sizes for 0-75, plain: for a GPU",
+        sizes=("mdrn_tiny_rgb", "mdrn_rgb"),
+        strategies=("plain",),
+        levels=((0.0, 75.0),),
+        seeds=(0,),
+        options=_LONG,
+        sets=("CBSD68", "Urban100_rgb"),
     ),
 }
 

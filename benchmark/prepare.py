@@ -45,7 +45,7 @@ def planned_runs(options: argparse.Namespace, out: Path) -> list[Run]:
 
     def keep(config: TrainConfig) -> bool:
         return (
-            (options.levels is None or config.noise_level[0] in options.levels)
+            (options.levels is None or set(config.noise_level) <= set(options.levels))
             and (options.seeds is None or config.seed in options.seeds)
             and (options.only is None or any(fnmatch.fnmatch(config.id, pattern) for pattern in options.only))
         )

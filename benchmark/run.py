@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmark import overview, report, results, rows
 
-_PRESETS = ("smoke", "quick", "full")  # benchmark.plan.PLANS, which loads torch
+_PRESETS = ("smoke", "quick", "full", "release", "release_rgb")  # benchmark.plan.PLANS, which loads torch
 _DEFAULT_OUT = "results"
 
 

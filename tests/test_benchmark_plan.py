@@ -25,7 +25,9 @@ def test_a_plan_is_sizes_by_levels_by_seeds_by_strategies():
     assert taught[:3] == [f"mdrn_tiny.{strategy}_n25_s0" for strategy in ("plain", "hmds_c", "hmds")]
     for known in PLANS.values():
         assert len({config_hash(config) for config in known.configs()}) == len(known.configs())
-        assert {config.strategy for config in known.configs()} >= {"plain", "hmds"}
+        assert {config.strategy for config in known.configs()} >= ({"plain", "hmds"} if known.teacher else {"plain"})
+    ranges = [config.id for config in PLANS["release"].configs() if "-" in config.id]
+    assert ranges == [f"{size}.{kind}_n0-75_s0" for size in ("mdrn_tiny", "mdrn") for kind in ("plain", "hmds")]
 
 
 def test_every_field_of_the_configuration_is_in_the_hash(monkeypatch):

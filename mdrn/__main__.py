@@ -1,4 +1,4 @@
-"""The command line: `python -m mdrn denoise | info | export | train`, also installed as `mdrn`.
+"""The command line: `python -m mdrn denoise | info | export | train | average`, also installed as `mdrn`.
 
 Exit codes: see `EXIT_CODES`, which --help shows.
 """
@@ -76,6 +76,12 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--device", default=None, help="cpu or cuda (default: cuda if there is one)")
     train.add_argument("--threads", type=int, help="CPU threads")
     train.set_defaults(run=_train)
+
+    mean = commands.add_parser("average", help="the mean of the weights of runs that went on from each other")
+    mean.add_argument("file", type=Path, nargs="+", help="weights files in the order of their runs")
+    mean.add_argument("-o", "--output", type=Path, required=True)
+    mean.add_argument("--data-root", type=Path, help="folder with BSDS500/ (default: MDRN_DATA)")
+    mean.set_defaults(run=_average)
     return parser
 
 
@@ -122,6 +128,14 @@ def _export(options: argparse.Namespace) -> int:
         raise ValueError(f"{output}: exists already; add --overwrite to replace it")
     export_onnx(options.model, output)
     print(f"{options.model} -> {output}  {output.stat().st_size / 1e6:.1f} MB, same results as PyTorch; any image size")
+    return 0
+
+
+def _average(options: argparse.Namespace) -> int:
+    from mdrn.average import average
+
+    psnr = average(options.file, options.output, options.data_root)
+    print(options.output, *(f"{value:.3f} dB at {level}" for level, value in psnr.items()), sep=", ")
     return 0
 
 

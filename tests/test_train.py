@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from mdrn import checkpoint, data, train, trainer
+from mdrn.__main__ import main
 from mdrn.distill import Supervised
 from mdrn.model import ModelConfig
 
@@ -152,6 +153,22 @@ def test_init_from_starts_a_new_cycle_and_sums_patches(tmp_path):
     assert all(torch.equal(start[name], ended[name]) for name in ended)
     with pytest.raises(ValueError, match="init_from"):
         fit(tmp_path, "third", init_from=str(first), model=ModelConfig(widths=(8, 16)))
+
+
+def test_the_mean_of_two_runs(tmp_path, capsys):
+    first = fit(tmp_path, "first")
+    second = fit(tmp_path, "second", init_from=str(first), cycle=1)
+    mean = tmp_path / "mean.safetensors"
+    assert main(["average", str(first), str(second), "-o", str(mean)]) == 0
+    a, b, c = (checkpoint.load(path).state_dict() for path in (first, second, mean))
+    assert all(torch.allclose(c[name], (a[name] + b[name]) / 2) for name in c)
+    header = checkpoint.read_header(mean)
+    assert header.recipe["mean_of"] == [checkpoint.read_header(path).sha256 for path in (first, second)]
+    history = json.loads(mean.with_suffix(".json").read_text())["history"]
+    assert history[-1]["mean_of"] == 2 and 5 < history[-1]["psnr"]["25"] < 40 and "dB at 25" in capsys.readouterr().out
+    for wrong in ([str(first)], [str(first), "mdrn.plain_n25_s0"]):
+        assert main(["average", *wrong, "-o", str(mean)]) == 2
+        assert "expected at least two files of one network" in capsys.readouterr().err
 
 
 def test_nan_loss_stops_with_advice_and_keeps_the_last_checkpoint(tmp_path):

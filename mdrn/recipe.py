@@ -94,8 +94,8 @@ class TrainConfig:
             raise ValueError(f"batch_size: expected a multiple of 4 with large_patches, got {self.batch_size}")
 
     def batch_shape(self, step: int) -> tuple[int, int]:
-        """Return how many patches a step sees, and their side in pixels."""
-        if step < round(self.steps * (1.0 - self.large_patches)):
+        """Return how many patches a step sees, and their side in pixels; timing goes beyond the last step."""
+        if not self.large_patches or step < round(self.steps * (1.0 - self.large_patches)):
             return self.batch_size, self.patch_size
         return self.batch_size // 4, 2 * self.patch_size
 

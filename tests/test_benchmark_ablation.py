@@ -25,14 +25,16 @@ def folders(tmp_path, monkeypatch):
 
 def test_arms_are_trained_once_and_compared_by_image(folders, tmp_path, monkeypatch):
     arms = ["--only", "capacity_both_terms", "noise", "plain_as_long"]
+    monkeypatch.setattr(ablation, "seconds_per_step", lambda runs, device: 2.5 if runs[0].teacher else 1.0)
     assert ablation.main([*SHORT, *arms, *folders]) == 0
     rows = pd.read_csv(tmp_path / "out" / "ablation.csv")
     assert set(rows.arm) == {"plain", "capacity_both_terms", "noise", "plain_as_long"}
     assert rows.groupby("arm").size().nunique() == 1 and rows.psnr.between(5, 40).all()
     assert rows.weights.nunique() == 4
     steps = rows.groupby("arm").steps.first()
-    ratio = pd.read_csv(tmp_path / "out" / "step_cost.csv").set_index("arm").ratio["both"]
-    assert steps["plain_as_long"] == round(3 * ratio) > steps["plain"] == 3
+    assert steps["plain_as_long"] == round(3 * 2.5) and steps["plain"] == 3
+    costs = pd.read_csv(tmp_path / "out" / "step_cost.csv")
+    assert costs.ratio.tolist() == [1.0, 2.5]
     page = (tmp_path / "out" / "README.md").read_text()
     assert "## mdrn_tiny at level 50" in page and "arms_mdrn_tiny_50.png" in page
     assert (tmp_path / "out" / "arms_mdrn_tiny_50.svg").stat().st_size > 1000

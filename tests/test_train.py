@@ -123,6 +123,7 @@ def test_the_last_steps_see_fewer_larger_patches(tmp_path, monkeypatch):
     weights = fit(tmp_path, large_patches=0.25)
     assert shapes == 9 * [(4, 1, 16, 16)] + 3 * [(1, 1, 32, 32)]
     assert checkpoint.read_header(weights).patches == 48  # by their area
+    assert config(large_patches=0.25).batch_shape(20) == (1, 32) and config().batch_shape(20) == (4, 16)
     for wrong in ({"large_patches": 1.5}, {"large_patches": 0.5, "batch_size": 6}):
         with pytest.raises(ValueError, match="expected"):
             config(**wrong)

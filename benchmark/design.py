@@ -194,7 +194,7 @@ def _figure(study: str, frame: pd.DataFrame) -> Figure:
     with column_axes() as (figure, axes):
         points = list(zip(frame.time_against_dncnn, frame.psnr_25, frame.name, strict=True))
         ours = [point for point in points if point[2] in ("two_stages", "plain_u", "finest_up")]
-        scatter(axes, [point for point in points if point not in ours], ours)
+        scatter(axes, [point for point in points if point not in ours], ours, legend="best")
         axes.get_legend().set_frame_on(True)  # its markers are no points
         axes.set_xlabel("time for 512 x 512 against DnCNN")
         axes.set_ylabel("validation PSNR at 25 (dB)")

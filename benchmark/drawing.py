@@ -87,7 +87,9 @@ def plain_log_ticks(axes) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def scatter(axes, theirs: list[tuple[float, float, str]], ours: list[tuple[float, float, str]]) -> None:
+def scatter(
+    axes, theirs: list[tuple[float, float, str]], ours: list[tuple[float, float, str]], legend: str = "lower right"
+) -> None:
     """Draw (x, y, name) over a logarithmic x: published points grey and labelled, ours in colour with a legend."""
     axes.scatter([x for x, _, _ in theirs], [y for _, y, _ in theirs], color=GREY, marker="o", s=14)
     for index, (x, y, name) in enumerate(sorted(ours, key=lambda point: point[2])):  # colours as in other figures
@@ -96,7 +98,7 @@ def scatter(axes, theirs: list[tuple[float, float, str]], ours: list[tuple[float
     axes.set_xscale("log")
     axes.margins(x=0.22, y=0.12)
     plain_log_ticks(axes)
-    axes.legend(loc="lower right")
+    axes.legend(loc=legend)
     _place_labels(axes, theirs, [(x, y) for x, y, _ in ours])
 
 

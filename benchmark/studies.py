@@ -148,13 +148,19 @@ def _designs(rows: pd.DataFrame) -> str:
         f"progressively is what the abstract describes, and because two stages are ahead in the long runs tried "
         f"(table `long`). Who wants to try takes `ModelConfig(stages=1)`. Against two stages: {others}."
     )
+    if "full_entry" in rows.index:
+        slower = rows.loc["full_entry", "time_against_dncnn"] / ours.time_against_dncnn
+        text += (
+            f" Full resolution throughout takes {slower:.1f} times the time of two stages at half of it, more than "
+            "`mdrn_tiny` may take; per parameter it is the better use of computation, worth a long run for `mdrn`."
+        )
     theirs = [name for name in rows.index if name.startswith("ffdnet")]
     if theirs:
         best = rows.loc[theirs].psnr_25.idxmax()
         parameters, duration = (rows.loc[best, c] / ours[c] for c in ("parameters", "time_against_dncnn"))
         text += (
-            f" FFDNet trained alike ({rows.loc[best, 'what']}), with {parameters:.1f} times the parameters and "
-            f"{duration:.0f} times the time: {gain(rows, best, 'two_stages')}."
+            f" FFDNet trained alike, with {parameters:.1f} times the parameters and {duration:.0f} times the time: "
+            f"{gain(rows, best, 'two_stages')}; plain layers start slowly, and a short run says no more than that."
         )
     return text
 

@@ -19,7 +19,7 @@ import torch
 from benchmark.comparisons import paired_bootstrap
 from benchmark.design import as_markdown, write_csv
 from benchmark.drawing import COLOURS, MARKERS, Figure, column_axes, finish
-from benchmark.plan import Run
+from benchmark.plan import PLAIN, Run, config_hash
 from benchmark.rows import write_bytes_atomically
 from benchmark.training import seconds_per_step
 from mdrn.allocator import reuse_freed_memory
@@ -33,7 +33,7 @@ from mdrn.trainer import TrainingError
 
 ROWS, COSTS = "ablation.csv", "step_cost.csv"
 RUN = ["size", "level", "teacher", "budget", "arm", "seed"]  # columns that tell runs apart
-PLAIN = "plain"
+COST = ("size", "device", "batch_size", "patch_size")  # what a step's cost depends on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,29 +100,28 @@ def config_of(arm: str, options: argparse.Namespace, seed: int, budget: int, rat
 
 
 def step_costs(options: argparse.Namespace, arms: list[str]) -> dict[str, float]:
-    """Return the time of each arm's step trained alone, against plain's: measured in turn, once for each size."""
-    path = options.out / COSTS
-    known = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["size", "arm", "milliseconds", "ratio"])
-    rows = known[known["size"] == options.size]
+    """Return the time of each arm's step trained alone, against plain's, measured in turn, once for all that it depends on."""
+    path, here = options.out / COSTS, {key: getattr(options, key) for key in COST}
+    known = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=[*COST, "arm", "milliseconds", "ratio"])
+    same = (known[list(COST)] == pd.Series(here)).all(axis=1)
+    rows = known[same]
     if missing := [arm for arm in dict.fromkeys([PLAIN, *arms]) if arm not in set(rows.arm)]:
         arms = list(dict.fromkeys([*rows.arm, PLAIN, *missing]))  # all again: ratios hold within one run
         configs = {arm: config_of(arm, options, 0, 1) for arm in arms}
         runs = {arm: [Run(config, options.out, "", config.teacher)] for arm, config in configs.items()}
         seconds = {arm: seconds_per_step(run, options.device) for arm, run in runs.items()}
         rows = pd.DataFrame(
-            [
-                {"size": options.size, "arm": arm, "milliseconds": 1000 * s, "ratio": s / seconds[PLAIN]}
-                for arm, s in seconds.items()
-            ]
+            [here | {"arm": arm, "milliseconds": 1000 * s, "ratio": s / seconds[PLAIN]} for arm, s in seconds.items()]
         ).round(3)
-        write_csv(pd.concat([known[known["size"] != options.size], rows], ignore_index=True), path)
+        write_csv(pd.concat([known[~same], rows], ignore_index=True), path)
     return dict(zip(rows.arm, rows.ratio, strict=True))
 
 
 def train(options: argparse.Namespace, teacher: str, seed: int, budget: int) -> dict[str, Path]:
     """Train the arms of one seed and budget, or find them trained; return their weights files."""
     root = data_root(options.data_root)
-    folder = options.runs / teacher / f"{options.size}_n{options.level:g}" / str(budget)
+    plain = config_hash(config_of(PLAIN, options, 0, budget))  # another batch size is another run
+    folder = options.runs / teacher / f"{options.size}_n{options.level:g}_{plain}"
     longer = [ARMS[arm].as_long_as for arm in options.only if ARMS[arm].as_long_as]
     costs = step_costs(options, longer) if longer else {}
     found: dict[str, Path] = {}

@@ -206,9 +206,8 @@ def _against(reference: str):
 
 RECIPE_V1 = (
     " **Recipe v1** is the defaults of `mdrn.recipe.TrainConfig`: AdamW at 2e-3 with cosine decay, batches of 16 of "
-    "64 x 64, L1, EMA 0.999, BSDS500. What smaller batches and patches win here they win in short runs: in long ones "
-    "they were not ahead (table `long`), and `mdrn` at 2e-3 with batches of 4 diverged (no row). What did help was "
-    "to end on patches of 128 x 128 (`--large-patches`, or another run from the weights)."
+    "64 x 64, L1, EMA 0.999, BSDS500. Smaller batches and patches win in these short runs; no long run tried with "
+    "them is ahead (table `long`, of other networks too). What helped there was another run, on patches of 128 x 128."
 )
 
 

@@ -14,9 +14,7 @@ import torch
 
 from mdrn import checkpoint
 from mdrn.data import data_root, read_uint8, validation_files
-from mdrn.train import validate
-
-LEVELS = (15.0, 25.0, 50.0)
+from mdrn.train import validate, validation_levels
 
 
 def average(files: Sequence[Path], out: Path, root: Path | None = None) -> dict[str, float]:
@@ -32,7 +30,7 @@ def average(files: Sequence[Path], out: Path, root: Path | None = None) -> dict[
         PSNR in dB on the validation split at each level, under the level's name.
 
     Raises:
-        ValueError: if there are fewer than two files, or they are of different ids or networks.
+        ValueError: if there are fewer than two files, or they are of different ids or networks, or `out` is there.
         CheckpointError: if a file is not what it should be.
         DataError: if the validation images are missing.
         OSError: if a record cannot be read.
@@ -44,15 +42,15 @@ def average(files: Sequence[Path], out: Path, root: Path | None = None) -> dict[
     last = networks[-1].header
     if len(networks) < 2 or any((n.header.id, n.header.model) != (last.id, last.model) for n in networks):
         raise ValueError(f"expected at least two files of one network, got {', '.join(n.header.id for n in networks)}")
+    if out.exists():
+        raise ValueError(f"expected the name of a new file, got {out}, which is there; remove it or name another")
     record = json.loads(Path(files[-1]).with_suffix(".json").read_text())
     states = [network.state_dict() for network in networks]
     mean = networks[-1].to(memory_format=torch.channels_last)
     mean.load_state_dict({name: torch.stack([state[name] for state in states]).mean(0) for name in states[-1]})
-    low, high = last.noise_level
-    levels = [level for level in LEVELS if low <= level <= high] or [low]
     root = None if last.data.get("sets") == "samples" else data_root(root)
     images = [read_uint8(path, last.model.channels) for path in validation_files(root)]
-    psnr = validate(mean, images, levels, bf16=True)
+    psnr = validate(mean, images, validation_levels(last.noise_level), bf16=True)
     recipe = {**last.recipe, "mean_of": [network.header.sha256 for network in networks]}
     checkpoint.write_weights(out, mean, dataclasses.replace(last, recipe=recipe))
     record["history"].append({"step": last.recipe["steps"], "mean_of": len(files), "psnr": psnr})

@@ -48,7 +48,7 @@ class Header:
         noise_level: lowest and highest training level on the 8-bit scale; equal for a single-level network.
         strategy: 'plain', 'hmds_c', 'hmds_n' or 'hmds'.
         seed: seed of initial weights, patches and noise of the last cycle.
-        patches: training patches over all cycles; large ones count by their area.
+        patches: training patches over all cycles, in units of each one's `patch_size`.
         recipe: the training configuration of the last cycle.
         data: training sets and the SHA-256 of their pixels.
         git: commit of the code that trained it, '+dirty' when uncommitted changes were there.

@@ -28,6 +28,12 @@ from mdrn.trainer import Trainer, build_criterion, draw_batch
 CHECK_EVERY = 50  # steps between looks at the loss: a look makes the host wait for a GPU
 
 
+def validation_levels(noise_level: tuple[float, float]) -> list[float]:
+    """Return the levels at which a network for one level, or a range, is validated."""
+    low, high = noise_level
+    return [low] if low == high else [level for level in (15.0, 25.0, 50.0) if low <= level <= high] or [low, high]
+
+
 def validate(model: nn.Module, images: list[np.ndarray], levels: list[float], bf16: bool = False) -> dict[str, float]:
     """Return the mean PSNR in dB at each level over `images` (uint8), with the benchmark's noise."""
     device = next(model.parameters()).device
@@ -112,8 +118,7 @@ def fit_together(
     for trainer in trainers:
         if (out / trainer.state_name).exists():
             trainer.resume(out / trainer.state_name)
-    low, high = shared.noise_level
-    levels = [low] if low == high else [level for level in (15.0, 25.0, 50.0) if low <= level <= high] or [low, high]
+    levels = validation_levels(shared.noise_level)
     marks = {math.ceil(shared.steps * k / validations) for k in range(1, validations + 1)} if validations else set()
 
     first = min(trainer.step for trainer in trainers)  # a kill between two saves leaves some runs behind the others

@@ -115,6 +115,8 @@ def test_default_network(released):
     image = make((33, 21, 3), "uint8")
     assert default_model(1) == default_model(3) == "mdrn.plain_n0-75_s0"
     assert restore(image, 25).per_channel
+    released("mdrn_tiny_rgb.plain_n0-75_s0", channels=3)
+    assert default_model(3) == "mdrn_tiny_rgb.plain_n0-75_s0" and default_model(1) == "mdrn.plain_n0-75_s0"
     released("mdrn_rgb.plain_n0-75_s0", channels=3)
     assert default_model(3) == "mdrn_rgb.plain_n0-75_s0" and default_model(1) == "mdrn.plain_n0-75_s0"
     with warnings.catch_warnings():

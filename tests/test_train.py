@@ -167,6 +167,8 @@ def test_the_mean_of_two_runs(tmp_path, capsys):
     assert header.recipe["mean_of"] == [checkpoint.read_header(path).sha256 for path in (first, second)]
     history = json.loads(mean.with_suffix(".json").read_text())["history"]
     assert history[-1]["mean_of"] == 2 and 5 < history[-1]["psnr"]["25"] < 40 and "dB at 25" in capsys.readouterr().out
+    assert main(["average", str(first), str(second), "-o", str(mean)]) == 2
+    assert "which is there" in capsys.readouterr().err
     for wrong in ([str(first)], [str(first), "mdrn.plain_n25_s0"]):
         assert main(["average", *wrong, "-o", str(mean)]) == 2
         assert "expected at least two files of one network" in capsys.readouterr().err

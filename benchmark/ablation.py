@@ -100,7 +100,7 @@ def config_of(arm: str, options: argparse.Namespace, seed: int, budget: int, rat
 
 
 def step_costs(options: argparse.Namespace, arms: list[str]) -> dict[str, float]:
-    """Return the time of each arm's step trained alone, against plain's, measured in turn, once for all that it depends on."""
+    """Return each arm's time for a step, trained alone, against plain's: measured once for what `COST` names."""
     path, here = options.out / COSTS, {key: getattr(options, key) for key in COST}
     known = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=[*COST, "arm", "milliseconds", "ratio"])
     same = (known[list(COST)] == pd.Series(here)).all(axis=1)

@@ -19,8 +19,8 @@ import torch
 from benchmark.comparisons import paired_bootstrap
 from benchmark.design import as_markdown, write_csv
 from benchmark.drawing import COLOURS, MARKERS, Figure, column_axes, finish
-from benchmark.plan import PLAIN, Run, config_hash
-from benchmark.rows import write_bytes_atomically
+from benchmark.plan import PLAIN, Run
+from benchmark.rows import short_hash, write_bytes_atomically
 from benchmark.training import seconds_per_step
 from mdrn.allocator import reuse_freed_memory
 from mdrn.checkpoint import CheckpointError, load, read_header
@@ -32,8 +32,10 @@ from mdrn.train import fit_together, validate
 from mdrn.trainer import TrainingError
 
 ROWS, COSTS = "ablation.csv", "step_cost.csv"
-RUN = ["size", "level", "teacher", "budget", "arm", "seed"]  # columns that tell runs apart
+STUDY = ["size", "level", "teacher", "start", "batch", "rate", "budget"]  # what the arms of a comparison share
+RUN = [*STUDY, "arm", "seed"]  # columns that tell runs apart
 COST = ("size", "device", "batch_size", "patch_size")  # what a step's cost depends on
+SCRATCH = "nothing"  # where runs start without --init-from
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +66,7 @@ ARMS: dict[str, Arm] = {
     "noise_scaled": Arm("noise: half the level, one realisation merely scaled", "hmds_n", DistillConfig(nested=False)),
     "both": Arm("capacity and noise", "hmds"),
     "both_weight_0.25": Arm("both, output weight 0.25", "hmds", DistillConfig(output_weight=0.25)),
-    "both_weight_0.9": Arm("both, output weight 0.9", "hmds", DistillConfig(output_weight=0.9)),
+    "both_weight_1": Arm("both, output weight 1: the teacher in place of the truth", "hmds", DistillConfig(1.0)),
     "both_to_zero": Arm("both, weight falling to 0", "hmds", DistillConfig(final_weight=0.0)),
     "plain_as_long": Arm("no teacher, as long as `both` takes", as_long_as="both"),
 }
@@ -76,8 +78,9 @@ PAGE = """# What the distillation strategies (HMDS) are worth
 Written by `python -m benchmark.ablation`; do not edit. Validation split (32 images of BSDS500); no test set takes part.
 The arms of a line's seed and budget share initial weights, batches and noise. `gain`: mean PSNR over that of `plain`,
 in dB, paired by image and averaged over seeds, with the 95 % bootstrap interval over the images (it leaves out the
-spread over seeds, which `by seed` shows). `budget`: training steps of every arm but `plain_as_long`, which has more by
-the ratio of the times for a step (`step_cost.csv`).
+spread over seeds, which `by seed` shows). `start`: the weights that every arm starts from. `batch`: patches in a step x
+their side. `rate`: peak learning rate. `budget`: training steps of every arm but `plain_as_long`, which has more by the
+ratio of the times for a step (`step_cost.csv`).
 """
 
 
@@ -95,8 +98,25 @@ def config_of(arm: str, options: argparse.Namespace, seed: int, budget: int, rat
         steps=round(budget * ratio),
         batch_size=options.batch_size,
         patch_size=options.patch_size,
+        learning_rate=options.learning_rate,
+        init_from=options.init_from,
         data=tuple(options.data),
     )
+
+
+def named(weights: str | None) -> str:
+    """Return what rows call a weights file, '{id}@{hash}', or its absence."""
+    if weights is None:
+        return SCRATCH
+    header = read_header(weights)
+    return f"{header.id}@{header.sha256[:8]}"
+
+
+def study(options: argparse.Namespace, budget: int) -> dict[str, object]:
+    """Return what the arms of one comparison share, as rows have it."""
+    batch, rate = f"{options.batch_size} x {options.patch_size}", options.learning_rate
+    shared = (options.size, options.level, named(options.teacher), named(options.init_from), batch, rate, budget)
+    return dict(zip(STUDY, shared, strict=True))
 
 
 def step_costs(options: argparse.Namespace, arms: list[str]) -> dict[str, float]:
@@ -117,11 +137,10 @@ def step_costs(options: argparse.Namespace, arms: list[str]) -> dict[str, float]
     return dict(zip(rows.arm, rows.ratio, strict=True))
 
 
-def train(options: argparse.Namespace, teacher: str, seed: int, budget: int) -> dict[str, Path]:
+def train(options: argparse.Namespace, seed: int, budget: int) -> dict[str, Path]:
     """Train the arms of one seed and budget, or find them trained; return their weights files."""
     root = data_root(options.data_root)
-    plain = config_hash(config_of(PLAIN, options, 0, budget))  # another batch size is another run
-    folder = options.runs / teacher / f"{options.size}_n{options.level:g}_{plain}"
+    folder = options.runs / short_hash(study(options, budget) | {"data": options.data})
     longer = [ARMS[arm].as_long_as for arm in options.only if ARMS[arm].as_long_as]
     costs = step_costs(options, longer) if longer else {}
     found: dict[str, Path] = {}
@@ -145,12 +164,12 @@ def evaluate(weights: Path, options: argparse.Namespace) -> dict[str, float]:
     return {name: validate(network, [image], [level])[f"{level:g}"] for name, image in images.items()}
 
 
-def add_rows(options: argparse.Namespace, teacher: str, seed: int, budget: int, found: dict[str, Path]) -> None:
+def add_rows(options: argparse.Namespace, seed: int, budget: int, found: dict[str, Path]) -> None:
     """Evaluate the arms' networks, and put their rows in the place of older ones of the same runs."""
     path, new = options.out / ROWS, []
     for arm, weights in found.items():
         header = read_header(weights)
-        run = dict(zip(RUN, (options.size, options.level, teacher, budget, arm, seed), strict=True))
+        run = study(options, budget) | {"arm": arm, "seed": seed}
         run |= {"steps": header.recipe["steps"], "patches": header.patches, "weights": header.sha256[:16]}
         new += [run | {"image": image, "psnr": round(psnr, 4)} for image, psnr in evaluate(weights, options).items()]
     earlier = [pd.read_csv(path)] if path.exists() else []
@@ -159,15 +178,15 @@ def add_rows(options: argparse.Namespace, teacher: str, seed: int, budget: int, 
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return one line for each size, level, teacher, budget and arm: PSNR, and the gain over 'plain' where it is there.
+    """Return one line for each comparison and arm: PSNR, and the gain over 'plain' where it is there.
 
     The gain is averaged over the seeds that both have, image by image; `low` and `high` bound it.
     """
     lines = []
-    for key, runs in rows.groupby(RUN[:4]):
+    for key, runs in rows.groupby(STUDY):
         psnr = runs.pivot_table(index=["seed", "image"], columns="arm", values="psnr")
         for arm in (name for name in ARMS if name in psnr):
-            line = dict(zip(RUN[:4], key, strict=True)) | {"arm": arm, "what": ARMS[arm].what}
+            line = dict(zip(STUDY, key, strict=True)) | {"arm": arm, "what": ARMS[arm].what}
             line |= {"steps": runs[runs.arm == arm].steps.max(), "psnr": psnr[arm].groupby("image").mean().mean()}
             gain = (psnr[arm] - psnr[PLAIN]).dropna() if arm != PLAIN and PLAIN in psnr else pd.Series(dtype=float)
             if len(gain):
@@ -177,19 +196,21 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
                 line |= {"gain": by_image.mean(), "low": low, "high": high}
                 line |= {"by seed": ", ".join(f"{seed}: {value:+.3f}" for seed, value in seeds.items())}
             lines.append(line)
-    columns = [*RUN[:4], "arm", "what", "steps", "psnr", "gain", "low", "high", "by seed"]
+    columns = [*STUDY, "arm", "what", "steps", "psnr", "gain", "low", "high", "by seed"]
     return pd.DataFrame(lines).reindex(columns=columns).round({"psnr": 3, "gain": 3, "low": 3, "high": 3})
 
 
 def write_page(out: Path) -> None:
     """Write `README.md` and the figures from the rows in `out`."""
     table, parts = summary(pd.read_csv(out / ROWS)), [PAGE]
-    for (size, level), lines in table.groupby(["size", "level"]):
-        parts.append(f"## {size} at level {level:g}\n")
-        for figure in figures(lines, f"{size}_{level:g}"):
+    for key, lines in table.groupby(STUDY[:-1]):
+        size, level, teacher, start, batch, rate = key
+        parts.append(f"## {size} at level {level:g} from {start}\n")
+        parts.append(f"Teacher `{teacher}`, batches of {batch} pixels, learning rate {rate:g}.\n")
+        for figure in figures(lines, f"{size}_{level:g}_{short_hash(key)[:6]}"):
             figure.write(out)
             parts.append(f"![{figure.caption}]({figure.name}.png)\n")
-        parts.append(as_markdown(lines.drop(columns=["size", "level"])))
+        parts.append(as_markdown(lines.drop(columns=STUDY[:-1])))
     write_bytes_atomically(out / "README.md", "\n".join(parts).encode())
 
 
@@ -238,6 +259,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=ARMS, default=list(ARMS), metavar="ARM", help=", ".join(ARMS))
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--patch-size", type=int, default=64)
+    parser.add_argument("--learning-rate", type=float, default=TrainConfig.learning_rate)
+    parser.add_argument("--init-from", metavar="W", help="released id or weights file that every arm starts from")
     parser.add_argument("--data", nargs="+", default=["bsds"], help="training sets, as in `python -m mdrn train`")
     parser.add_argument("--data-root")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
@@ -261,11 +284,9 @@ def main(arguments: list[str] | None = None) -> int:
         torch.set_num_threads(options.threads)
     try:
         if not options.report_only:
-            header = read_header(options.teacher)
-            teacher = f"{header.id}@{header.sha256[:8]}"
             for seed in options.seeds:
                 for budget in options.steps:
-                    add_rows(options, teacher, seed, budget, train(options, teacher, seed, budget))
+                    add_rows(options, seed, budget, train(options, seed, budget))
         write_page(options.out)
     except (CheckpointError, DataError, TrainingError, ValueError, OSError) as error:
         options.fail(str(error))

@@ -36,14 +36,27 @@ def test_arms_are_trained_once_and_compared_by_image(folders, tmp_path, monkeypa
     costs = pd.read_csv(tmp_path / "out" / "step_cost.csv")
     assert costs.ratio.tolist() == [1.0, 2.5]
     page = (tmp_path / "out" / "README.md").read_text()
-    assert "## mdrn_tiny at level 50" in page and "arms_mdrn_tiny_50.png" in page
-    assert (tmp_path / "out" / "arms_mdrn_tiny_50.svg").stat().st_size > 1000
+    assert "## mdrn_tiny at level 50 from nothing" in page and "batches of 2 x 16 pixels" in page
+    (figure,) = (tmp_path / "out").glob("arms_mdrn_tiny_50_*.svg")
+    assert figure.stat().st_size > 1000 and f"({figure.stem}.png)" in page
 
     monkeypatch.setattr(ablation, "fit_together", lambda *a, **o: pytest.fail("trained again"))
     assert ablation.main([*SHORT, *arms, *folders]) == 0
     assert pd.read_csv(tmp_path / "out" / "ablation.csv").equals(rows)
     assert ablation.main(["--report-only", *folders]) == 0
     assert (tmp_path / "out" / "README.md").read_text() == page
+
+
+def test_runs_from_released_weights_are_another_study(folders, tmp_path):
+    arguments = [*SHORT, *folders, "--only", "capacity"]
+    assert ablation.main(arguments) == 0
+    assert ablation.main([*arguments, "--init-from", "mdrn_tiny.plain_n0-75_s0", "--learning-rate", "1e-4"]) == 0
+    rows = pd.read_csv(tmp_path / "out" / "ablation.csv")
+    psnr = rows[rows.arm == "plain"].groupby(["start", "rate"]).psnr.mean()
+    ((continued, rate),) = [key for key in psnr.index if key[0] != "nothing"]
+    assert continued.startswith("mdrn_tiny.plain_n0-75_s0@") and rate == 1e-4
+    assert psnr[continued, rate] > 25 > psnr["nothing", 2e-3]
+    assert (tmp_path / "out" / "README.md").read_text().count("## ") == 2
 
 
 def test_every_arm_can_be_trained(folders):
@@ -56,7 +69,8 @@ def test_every_arm_can_be_trained(folders):
 
 
 def test_gains_are_averaged_over_the_seeds_that_both_have():
-    run = {"size": "mdrn", "level": 50.0, "teacher": "t", "budget": 10, "steps": 10}
+    study = ("mdrn", 50.0, "t", "nothing", "2 x 16", 2e-3, 10)
+    run = dict(zip(ablation.STUDY, study, strict=True)) | {"steps": 10}
     psnr = {("plain", 0): (20.0, 30.0), ("plain", 1): (20.0, 30.2), ("both", 0): (20.1, 30.3), ("capacity", 2): (1, 2)}
     rows = pd.DataFrame(
         run | {"arm": arm, "seed": seed, "image": image, "psnr": value}

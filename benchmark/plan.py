@@ -41,6 +41,7 @@ class Plan:
         sets: test sets; None takes what is found.
         validations: how often a run is validated, for its curve.
         teacher: of every strategy but 'plain': a released id, a weights file, or a run that the plan trains first.
+        start: released id whose weights students start from, '{size}' stands for theirs; None starts from nothing.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Plan:
     sets: tuple[str, ...] | None = None
     validations: int = 10
     teacher: str | TrainConfig | None = None
+    start: str | None = None
 
     def configs(self) -> list[TrainConfig]:
         """Return the students' configurations, those that are trained side by side next to each other."""
@@ -64,6 +66,7 @@ class Plan:
                 teacher=None if strategy == PLAIN else self.teacher_name,
                 noise_level=level if isinstance(level, tuple) else (level, level),
                 seed=seed,
+                init_from=pinned(self.start.format(size=size)) if self.start else None,
                 **self.options,
             )
             for size, level, seed, strategy in grid
@@ -78,10 +81,7 @@ class Plan:
         """
         if isinstance(self.teacher, TrainConfig):
             return f"{self.teacher.id}@{config_hash(self.teacher)}"
-        if self.teacher is None or not weights_exist(self.teacher):
-            return self.teacher
-        header = read_header(self.teacher)
-        return f"{header.id}@{header.sha256[:16]}"
+        return self.teacher and pinned(self.teacher)
 
 
 _SMOKE = {"batch_size": 8, "patch_size": 48, "data": ("samples",), "warmup_steps": 10, "ema_decay": 0.98}
@@ -227,6 +227,14 @@ class Run:
 def config_hash(config: TrainConfig) -> str:
     """Return 16 digits that stand for every field of the configuration and the recipe's version."""
     return short_hash({"recipe": train.RECIPE, **dataclasses.asdict(config)})
+
+
+def pinned(id_or_path: str) -> str:
+    """Return '{id}@{hash}' of weights that are there, so that other ones of this id make another run; else the name."""
+    if not weights_exist(id_or_path):
+        return id_or_path
+    header = read_header(id_or_path)
+    return f"{header.id}@{header.sha256[:16]}"
 
 
 def weights_exist(id_or_path: str) -> bool:

@@ -159,13 +159,18 @@ def list_models() -> list[str]:
 def find_weights(id_or_path: str | Path) -> Path:
     """Return the file of a released id, or the path itself.
 
+    '{id}@{hash}', the first digits of the weights' SHA-256, means these weights and no later release of the id.
+
     Raises:
-        CheckpointError: if there is neither such an id nor such a file.
+        CheckpointError: if there is neither such an id nor such a file, or the id's weights have another hash.
     """
-    released = WEIGHTS_DIR / f"{id_or_path}{SUFFIX}"
-    if os.sep not in str(id_or_path) and released.is_file():
-        return released
     path = Path(id_or_path)
+    name, _, pin = str(id_or_path).partition("@")
+    released = WEIGHTS_DIR / f"{name}{SUFFIX}"
+    if os.sep not in name and released.is_file():
+        if pin and not (found := _read(released, with_tensors=False)[0].sha256).startswith(pin):
+            raise CheckpointError(f"{id_or_path}: the released weights are now {name}@{found[: len(pin)]}; say so")
+        return released
     if path.is_file():
         return path
     raise CheckpointError(

@@ -91,6 +91,13 @@ def test_the_teacher_decides_which_run_it_is(tmp_path, network):
     assert hashes(str(moved))["hmds"] != first["hmds"]
 
 
+def test_a_plan_may_start_from_released_weights_named_exactly():
+    continued = dataclasses.replace(TINY, sizes=("mdrn_tiny", "mdrn"), start="{size}.plain_n0-75_s0")
+    for config in continued.configs():
+        start = checkpoint.read_header(config.init_from)
+        assert start.id == f"{config.preset}.plain_n0-75_s0" and config.init_from == f"{start.id}@{start.sha256[:16]}"
+
+
 def test_a_plan_says_what_is_done_missing_and_waiting(tmp_path):
     plan_without = dataclasses.replace(TAUGHT, seeds=(0,), teacher="teacher.plain_n0-75_s9")
     runs = runs_of(plan_without, tmp_path)

@@ -273,3 +273,12 @@ def test_every_released_network_loads_and_is_small():
     for name in checkpoint.list_models():
         assert load(name).header.id == name
         assert checkpoint.find_weights(name).stat().st_size < 12 * 2**20
+
+
+def test_an_id_can_name_its_weights_exactly():
+    name = checkpoint.list_models()[0]
+    digits = checkpoint.read_header(name).sha256
+    assert checkpoint.find_weights(f"{name}@{digits[:8]}") == checkpoint.find_weights(name)
+    other = f"{name}@{'0' * 8}"
+    with pytest.raises(CheckpointError, match=f"^{other}: the released weights are now {name}@{digits[:8]};"):
+        load(other)

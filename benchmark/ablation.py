@@ -60,6 +60,7 @@ ARMS: dict[str, Arm] = {
     "capacity": Arm("capacity: output term", "hmds_c"),
     "capacity_features": Arm("capacity: feature term", "hmds_c", DistillConfig(output_weight=0.0, feature_weight=0.1)),
     "capacity_both_terms": Arm("capacity: output and feature terms", "hmds_c", DistillConfig(feature_weight=0.1)),
+    "capacity_weight_1": Arm("capacity: the teacher in place of the truth", "hmds_c", DistillConfig(1.0)),
     "noise": Arm("noise: teacher at half the level", "hmds_n"),
     "noise_quarter": Arm("noise: teacher at a quarter of the level", "hmds_n", DistillConfig(teacher_level=0.25)),
     "noise_three_quarters": Arm("noise: at three quarters of it", "hmds_n", DistillConfig(teacher_level=0.75)),

@@ -159,6 +159,7 @@ class Run:
         group: name of the folder in which it and the runs that share its batches are trained.
         teacher: released id or file of its teacher, which may not be there yet; None for a plain run.
         validations: see `Plan`.
+        plan: name of its plan.
     """
 
     config: TrainConfig
@@ -166,6 +167,7 @@ class Run:
     group: str
     teacher: str | None = None
     validations: int = 10
+    plan: str = ""
 
     @property
     def folder(self) -> Path:
@@ -250,11 +252,18 @@ def runs_of(plan: Plan, out: Path, only: Callable[[TrainConfig], bool] = lambda 
     kept = [config for config in plan.configs() if only(config)]
     teacher, first = plan.teacher, []
     if isinstance(teacher, TrainConfig):
-        run = Run(teacher, out, _group_of(teacher, None), None, plan.validations)
+        run = Run(teacher, out, _group_of(teacher, None), None, plan.validations, plan.name)
         teacher = str(run.weights)
         first = [run] if any(config.teacher for config in kept) else []
     return first + [
-        Run(config, out, _group_of(config, plan.teacher_name), teacher if config.teacher else None, plan.validations)
+        Run(
+            config=config,
+            out=out,
+            group=_group_of(config, plan.teacher_name),
+            teacher=teacher if config.teacher else None,
+            validations=plan.validations,
+            plan=plan.name,
+        )
         for config in kept
     ]
 

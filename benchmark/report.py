@@ -54,7 +54,7 @@ def all_sections(results: Results, out: Path) -> list[Section]:
 
 def _figures(results: Results, out: Path, plan: str, protocol: str) -> list[Figure]:
     crops = gallery.crops(out / CROPS, plan, protocol, "" if plan == "released" else f"_{plan}")
-    return [*([crops] if crops else []), *all_figures(results, out / CURVES, plan, protocol)]
+    return [*([crops] if crops else []), *all_figures(results, out / CURVES / plan, plan, protocol)]
 
 
 def write(out: Path) -> list[Path]:

@@ -61,7 +61,7 @@ def train_group(
             for run in waiting:
                 run.keep()
         for run in runs:
-            write_atomically(run.out / CURVES / run.curve.name, run.curve.read_text())
+            write_atomically(run.out / CURVES / run.plan / run.curve.name, run.curve.read_text())
     return [run.weights for run in runs]
 
 

@@ -228,8 +228,6 @@ def _read(path: Path, with_tensors: bool) -> tuple[Header, torch.nn.Module, dict
     except (SafetensorError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{path}: expected a readable safetensors file, got: {reason}") from error
-    except ImportError as error:
-        raise CheckpointError(f"{path}: a teacher needs timm ({error}); run: pip install 'mdrn[train]'") from error
 
 
 def _check_sizes(path: Path) -> None:

@@ -103,8 +103,9 @@ def out(tmp_path):
         if parameters:
             history = [{"step": s, "loss": 0.1, "psnr": {"25": 28 + s / 1000}} for s in (500, 1000)]
             curve = {"id": method, "patches": 64_000, "history": history}
-            (tmp_path / "curves").mkdir(exist_ok=True)
-            (tmp_path / "curves" / f"{method}.json").write_text(json.dumps(curve))
+            kept = tmp_path / "curves" / "released"
+            kept.mkdir(parents=True, exist_ok=True)
+            (kept / f"{method}.json").write_text(json.dumps(curve))
     rows.append(tmp_path / rows.ROWS, written)
     timed = [
         ("DnCNN", 555_137, 1000.0),
@@ -167,5 +168,5 @@ def test_without_networks_there_is_no_figure(out):
     text = (out / rows.ROWS).read_text().splitlines(keepends=True)
     (out / rows.ROWS).write_text("".join(line for line in text if line.startswith(("plan", ",noisy"))))
     loaded = results.load(out)
-    assert figures.all_figures(loaded, out / "curves", "released", "awgn") == []
+    assert figures.all_figures(loaded, out / "curves" / "released", "released", "awgn") == []
     assert tables.distillation(loaded, "released", "awgn") is None

@@ -89,7 +89,7 @@ def test_smoke_trains_tests_and_stays_out_of_results(tmp_path, monkeypatch, caps
     assert set(loaded.images["set"]) == {"samples_held_out"}
     assert loaded.plans == ["smoke"]
     assert "### Plain and distilled, awgn" in (out / "README.md").read_text()
-    assert {p.stem for p in (out / "curves").iterdir()} == {"teacher.plain_n0-75_s0", *students}
+    assert {p.stem for p in (out / "curves" / "smoke").iterdir()} == {"teacher.plain_n0-75_s0", *students}
     assert not (tmp_path / "results").exists()
     capsys.readouterr()
     assert run.main(options) == 0  # nothing is trained or evaluated again

@@ -55,7 +55,7 @@ def test_finished_runs_are_not_done_again(tmp_path, fitted):
     train_all(runs, None, "cpu", quiet=True)
     assert flat(fitted) == [run.config.id for run in runs]
     assert all(run.finished for run in runs)
-    assert len(list((tmp_path / "curves").iterdir())) == 4
+    assert len(list((tmp_path / "curves" / "test").iterdir())) == 4
     runs[0].discard()
     assert [run.finished for run in runs] == [False, True, True, True]
 

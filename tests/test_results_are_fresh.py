@@ -67,5 +67,5 @@ def test_every_released_network_has_rows_of_its_weights(name):
 
 @pytest.mark.parametrize("name", mdrn.list_models())
 def test_every_released_network_has_its_training_curve(name):
-    curve = json.loads((OUT / report.CURVES / f"{name}.json").read_text())
+    curve = json.loads((OUT / report.CURVES / "released" / f"{name}.json").read_text())
     assert curve["patches"] == checkpoint.read_header(name).patches

@@ -10,7 +10,7 @@ import dataclasses
 import numpy as np
 import pandas as pd
 
-from benchmark.results import RUN_ID
+from benchmark.results import RUN_ID, Results
 
 BASELINE = "plain"
 RESAMPLES = 10_000
@@ -104,6 +104,15 @@ def gains(frame: pd.DataFrame) -> list[Gain]:
             if gain:
                 found.append(gain)
     return sorted(found, key=lambda gain: (gain.size, gain.strategy, gain.at_level, gain.noise_level, gain.set_name))
+
+
+def gains_by_share(results: Results, protocol: str) -> list[tuple[int, Gain]]:
+    """Return what every plan that is a share of another's steps says: (percentage of the steps, gain)."""
+    found = []
+    for plan, share in results.shares.items():
+        frame = results.of_plan(plan)
+        found += [(share, gain) for gain in gains(frame[frame.protocol == protocol])]
+    return sorted(found, key=lambda pair: (pair[1].size, pair[1].strategy, pair[1].set_name, pair[1].at_level, pair[0]))
 
 
 def _gain(key: tuple, strategy: str, plain: pd.DataFrame, distilled: pd.DataFrame) -> Gain | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmark.comparisons import gains
+from benchmark.comparisons import gains, gains_by_share
 from benchmark.drawing import COLOURS, GREY, MARKERS, Figure, column_axes, finish, scatter
 from benchmark.results import RUN_ID, Results, level_text, published
 from benchmark.rows import AUTO
@@ -166,6 +166,39 @@ def gain_by_level(frame: pd.DataFrame, protocol: str, suffix: str) -> Figure | N
         axes.legend()
         caption = f"What distillation gains over the plain strategy, with 95 % intervals over images, {protocol}."
         return finish(figure, f"gain_by_level_{protocol}{suffix}", caption)
+
+
+def gain_by_share(results: Results, protocol: str) -> Figure | None:
+    """Gain of distillation against the share of the step budget, a panel for each test set; None without such plans."""
+    found = gains_by_share(results, protocol)
+    if not found:
+        return None
+    sets = sorted({gain.set_name for _, gain in found})
+    lines = sorted({(gain.size, gain.strategy, gain.at_level) for _, gain in found})
+    with column_axes(len(sets)) as (figure, panels):
+        for axes, set_name in zip(panels, sets, strict=True):
+            for index, (size, strategy, level) in enumerate(lines):
+                what = (size, strategy, level, set_name)
+                line = [(s, g) for s, g in found if (g.size, g.strategy, g.at_level, g.set_name) == what]
+                spread = [[g.mean - g.low for _, g in line], [g.high - g.mean for _, g in line]]
+                axes.errorbar(
+                    [share * 1.04 ** (index - (len(lines) - 1) / 2) for share, _ in line],  # intervals side by side
+                    [gain.mean for _, gain in line],
+                    yerr=spread,
+                    capsize=2,
+                    color=COLOURS[index % len(COLOURS)],
+                    marker=MARKERS[index % len(MARKERS)],
+                    label=f"{size} {strategy} at {level_text(level)}",
+                )
+            axes.axhline(0, color=GREY, linewidth=0.8)
+            axes.set_xscale("log")
+            axes.set_xticks(shares := sorted({share for share, _ in found}), [f"{share} %" for share in shares])
+            axes.minorticks_off()
+            axes.set(ylabel=f"gain over plain (dB), {set_name}")
+        panels[0].legend()
+        panels[-1].set(xlabel="share of the training steps")
+        caption = f"Gain over the plain strategy against the step budget, with 95 % intervals over images, {protocol}."
+        return finish(figure, f"gain_by_share_{protocol}", caption)
 
 
 def gain_by_image(frame: pd.DataFrame, protocol: str, suffix: str) -> Figure | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmark import gallery, tables
 from benchmark import results as results_module
-from benchmark.figures import Figure, all_figures, throughput
+from benchmark.figures import Figure, all_figures, gain_by_share, throughput
 from benchmark.results import SETS, Results
 from benchmark.rows import write_atomically
 from benchmark.table import Table
@@ -38,7 +38,7 @@ def all_sections(results: Results, out: Path) -> list[Section]:
     """Return the sections of the page in order; empty ones are left out."""
     protocols = [name for name in PROTOCOLS if name in set(results.images.protocol) | set(results.estimates.protocol)]
     sections = []
-    for plan in results.plans:
+    for plan in (plan for plan in results.plans if plan not in results.shares):
         title = {"released": "Released networks", "": "Methods without training"}.get(plan, f"Plan `{plan}`")
         made: list[Table | None] = [tables.quality(results, plan, p, name) for p in protocols for name in SETS]
         for make in (tables.distillation, tables.stages, tables.known_or_estimated):
@@ -46,6 +46,9 @@ def all_sections(results: Results, out: Path) -> list[Section]:
         made.append(tables.networks(results, plan))
         drawn = [figure for p in protocols for figure in _figures(results, out, plan, p)] if plan else []
         sections.append(Section(title, [table for table in made if table], list({f.name: f for f in drawn}.values())))
+    made = [*(tables.by_share(results, p) for p in protocols), *(tables.networks(results, p) for p in results.shares)]
+    drawn = [gain_by_share(results, protocol) for protocol in protocols]
+    sections.append(Section("HMDS and the step budget", [t for t in made if t], [figure for figure in drawn if figure]))
     estimates = [tables.estimator(results, protocol) for protocol in protocols]
     sections.append(Section("Noise-level estimator", [table for table in estimates if table], []))
     sections.append(Section("Speed", tables.speed(results), throughput(results)))

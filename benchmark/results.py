@@ -19,6 +19,7 @@ PUBLISHED = Path(__file__).parent / "facts" / "published_psnr.csv"
 RUN_ID = re.compile(r"^(?P<size>.+)\.(?P<strategy>[a-z_]+)_n(?P<levels>[\d.]+(-[\d.]+)?)_s(?P<seed>\d+)$")
 SETS = ("Set12", "BSD68", "Urban100", "CBSD68", "Urban100_rgb", "samples", "samples_rgb", "samples_held_out")
 AS_OVERVIEW = ("BM3D", "DnCNN-S", "FFDNet", "DRUNet")  # published methods that the top README quotes
+_SHARE = re.compile(r"_(\d+)$")  # a plan named so, as 'hmds_30', has this percentage of the steps of the one with 100
 WITHOUT_WEIGHTS = ("noisy", "total_variation", "wavelet", "non_local_means", "bm3d")  # in the order of tables
 
 
@@ -48,6 +49,12 @@ class Results:
         """Plans whose networks were evaluated, 'released' first; [''] if there is no network at all."""
         found = set(self.images.plan) - {""}
         return sorted(found, key=lambda plan: (plan != "released", plan)) or [""]
+
+    @property
+    def shares(self) -> dict[str, int]:
+        """Plans that repeat another with a share of its steps, themselves at 100 included -> percentage."""
+        found = {plan: int(share[1]) for plan in self.plans if (share := _SHARE.search(plan))}
+        return dict(sorted(found.items(), key=lambda item: item[1]))
 
     def of_plan(self, plan: str) -> pd.DataFrame:
         """The final rows of one plan's networks and of methods without weights."""

@@ -7,7 +7,7 @@ import re
 
 import pandas as pd
 
-from benchmark.comparisons import RESAMPLES, gains
+from benchmark.comparisons import RESAMPLES, Gain, gains, gains_by_share
 from benchmark.results import Results, level_text, line_of, order_of, published
 from benchmark.rows import AUTO
 from benchmark.table import AS_PUBLISHED, EMPTY, Table, millions, number
@@ -81,32 +81,33 @@ def stages(results: Results, plan: str, protocol: str) -> Table | None:
     )
 
 
+_GAIN = ("network", "set", "level", "plain", "distilled", "gain", "95 % interval", "gain of each seed")
+_GAIN_NOTE = (
+    "Paired per image on identical noise; seeds averaged for each image, then images drawn again "
+    f"{RESAMPLES:,} times. On Set12, 0.02 dB is the noise of a training seed."
+)
+
+
 def distillation(results: Results, plan: str, protocol: str) -> Table | None:
     """Plain, distilled and the difference with its interval and seeds; None without distilled networks."""
     frame = results.of_plan(plan)
-    lines = []
-    for gain in gains(frame[frame.protocol == protocol]):
-        network = f"`{gain.size}.{gain.strategy}_n{gain.noise_level}`"
-        numbers = (
-            number(gain.plain),
-            number(gain.distilled),
-            f"{gain.mean:+.3f}",
-            f"{gain.low:+.3f} to {gain.high:+.3f}",
-        )
-        seeds = ", ".join(f"s{seed} {value:+.3f}" for seed, value in gain.by_seed.items())
-        lines.append((network, gain.set_name, level_text(gain.at_level), *numbers, seeds))
-    if not lines:
-        return None
-    return Table(
-        f"{plan}_distillation_{protocol}",
-        f"Plain and distilled, {protocol}: mean PSNR in dB",
-        ("network", "set", "level", "plain", "distilled", "gain", "95 % interval", "gain of each seed"),
-        lines,
-        (
-            "Paired per image on identical noise; seeds averaged for each image, then images drawn again "
-            f"{RESAMPLES:,} times. On Set12, 0.02 dB is the noise of a training seed.",
-        ),
-    )
+    lines = [_gain_cells(gain) for gain in gains(frame[frame.protocol == protocol])]
+    title = f"Plain and distilled, {protocol}: mean PSNR in dB"
+    return Table(f"{plan}_distillation_{protocol}", title, _GAIN, lines, (_GAIN_NOTE,)) if lines else None
+
+
+def by_share(results: Results, protocol: str) -> Table | None:
+    """The same for plans that are shares of a step budget; None without one."""
+    lines = [(f"{share} %", *_gain_cells(gain)) for share, gain in gains_by_share(results, protocol)]
+    title = f"Plain and distilled at shares of the step budget, {protocol}: mean PSNR in dB"
+    return Table(f"budgets_{protocol}", title, ("steps", *_GAIN), lines, (_GAIN_NOTE,)) if lines else None
+
+
+def _gain_cells(gain: Gain) -> tuple[str, ...]:
+    network = f"`{gain.size}.{gain.strategy}_n{gain.noise_level}`"
+    seeds = ", ".join(f"s{seed} {value:+.3f}" for seed, value in gain.by_seed.items())
+    means = (number(gain.plain), number(gain.distilled), f"{gain.mean:+.3f}", f"{gain.low:+.3f} to {gain.high:+.3f}")
+    return network, gain.set_name, level_text(gain.at_level), *means, seeds
 
 
 def known_or_estimated(results: Results, plan: str, protocol: str) -> Table | None:

@@ -157,6 +157,25 @@ def test_files_of_an_earlier_report_go_and_others_stay(out, monkeypatch):
     assert (out / "tables" / "notes.txt").read_text() == "mine"
 
 
+def test_plans_with_a_share_of_the_steps_are_compared_in_one_section(out):
+    frame = pd.read_csv(out / rows.ROWS, keep_default_na=False)
+    networks = frame[frame.plan != ""]
+    shares = [networks.assign(plan=f"hmds_{n}", evaluation=networks.evaluation + f"_{n}") for n in (10, 30, 100)]
+    for record in [*rows.read_evaluations(out / rows.EVALUATIONS).values()]:
+        for share in (10, 30, 100):
+            rows.append_evaluation(out / rows.EVALUATIONS, record | {"id": f"{record['id']}_{share}"})
+    shares[0].loc[shares[0].method.str.contains("hmds"), "psnr"] += 0.5
+    pd.concat([frame, *shares]).to_csv(out / rows.ROWS, index=False)
+    loaded = results.load(out)
+    assert loaded.shares == {"hmds_10": 10, "hmds_30": 30, "hmds_100": 100}
+    lines = tables.by_share(loaded, "awgn").lines
+    assert [line[0] for line in lines] == ["10 %", "30 %", "100 %"] * 2
+    assert [line[6] for line in lines[:3]] == ["+0.575", "+0.075", "+0.075"]
+    page = {path.name: path for path in report.write(out)}["README.md"].read_text()
+    assert "## HMDS and the step budget" in page and "(figures/gain_by_share_awgn.png)" in page
+    assert "Plan `hmds_" not in page and "## Released networks" in page
+
+
 def test_distillation_table(out):
     text = tables.distillation(results.load(out), "released", "awgn").markdown()
     (line,) = [line for line in text.splitlines() if line.startswith("| `mdrn.hmds_n25`")]

@@ -14,32 +14,45 @@ from benchmark.table import AS_PUBLISHED, EMPTY
 BEGIN = "<!-- results: written by `python -m benchmark.run`, do not edit -->"
 END = "<!-- end of results -->"
 SETS, LEVELS = ("Set12", "BSD68", "Urban100"), (15.0, 25.0, 50.0)
+COLOUR_SETS = ("CBSD68", "Urban100_rgb")
+_NOTE = (
+    "PSNR in dB at noise levels 15 / 25 / 50; unclipped Gaussian noise, seed 0 for every image, output rounded to 8 "
+    f"bits. `n*`: one network for each level. *{AS_PUBLISHED.capitalize()}*: printed by others, not measured here."
+)
 
 
 def table(results: Results) -> str:
-    """Return the table: PSNR at 15 / 25 / 50 on each set, of the released networks and of well-known ones."""
+    """Return the tables, grey and colour: PSNR of the released networks on each set, and of well-known ones on grey."""
+    others = published()
+    theirs = []
+    for method in AS_OVERVIEW:
+        rows = others[others.method == method]
+        cells = [_cell(rows[rows["set"] == name].set_index("level").psnr.to_dict()) for name in SETS]
+        size = rows.params_m.iloc[0] * 1e6
+        theirs.append(_line(f"{method}, *{AS_PUBLISHED}*", None if size != size else size, cells))
+    colour = _ours(results, COLOUR_SETS)
+    parts = [[*_head("grey", SETS), *_ours(results, SETS), *theirs]]
+    parts += [[*_head("colour", COLOUR_SETS), *colour]] if len(colour) > 1 else []  # more than the noisy input
+    return "\n\n".join(["\n".join(lines) for lines in parts] + [_NOTE])
+
+
+def _head(kind: str, sets: tuple[str, ...]) -> list[str]:
+    return [f"| {kind} | parameters | " + " | ".join(sets) + " |", "|---|---:|" + "---:|" * len(sets)]
+
+
+def _ours(results: Results, sets: tuple[str, ...]) -> list[str]:
+    """Return the lines of what was measured on these sets."""
     frame = results.of_plan("released")
     frame = frame[(frame.protocol == "awgn") & (frame.noise_seed == 0) & ~frame.method.str.endswith(AUTO)]
     frame = frame.assign(line=frame.method.map(line_of))
     means = frame.groupby(["line", "set", "noise_level"]).psnr.mean()
-    lines = ["| | parameters | " + " | ".join(SETS) + " |", "|---|---:|" + "---:|" * len(SETS)]
+    lines = []
     for line in sorted(frame.line.unique(), key=order_of):
         method = frame[frame.line == line].method.iloc[0]
-        cells = [_cell({level: means.get((line, name, level)) for level in LEVELS}) for name in SETS]
+        cells = [_cell({level: means.get((line, name, level)) for level in LEVELS}) for name in sets]
         if set(cells) != {EMPTY}:
             lines.append(_line(f"`{line}`", results.fact(method, "parameters"), cells))
-    others = published()
-    for method in AS_OVERVIEW:
-        theirs = others[others.method == method]
-        cells = [_cell(theirs[theirs["set"] == name].set_index("level").psnr.to_dict()) for name in SETS]
-        size = theirs.params_m.iloc[0] * 1e6
-        lines.append(_line(f"{method}, *{AS_PUBLISHED}*", None if size != size else size, cells))
-    note = (
-        "PSNR in dB at noise levels 15 / 25 / 50; unclipped Gaussian noise, seed 0 for every image, output rounded "
-        f"to 8 bits. `n*`: one network for each level. *{AS_PUBLISHED.capitalize()}*: printed by others, not measured "
-        "here."
-    )
-    return "\n".join([*lines, "", note])
+    return lines
 
 
 def update(readme: Path, results: Results) -> bool:

@@ -46,12 +46,27 @@ def test_the_table_has_means_and_what_others_printed(out):
     assert "as published" in published and "30.4" in published
 
 
+def test_colour_networks_have_a_table_of_their_own(out):
+    assert "| colour |" not in overview.table(results.load(out))
+    ours = {"method": "mdrn_rgb.plain_n0-75_s0", "set": "CBSD68", "evaluation": "r"}
+    noisy = ours | {"plan": "", "method": "noisy", "weights": "", "evaluation": "s"}
+    rows.append(out / rows.ROWS, [dataclasses.replace(ROW, **ours), dataclasses.replace(ROW, **noisy, psnr=20.1)])
+    rows.append_evaluation(out / rows.EVALUATIONS, {"id": "r", "images": 1, "parameters": 572_000})
+    rows.append_evaluation(out / rows.EVALUATIONS, {"id": "s", "images": 1})
+    grey, colour, _ = overview.table(results.load(out)).split("\n\n")
+    assert "mdrn_rgb" not in grey and "| `mdrn.plain_n*_s0`" in grey and "DnCNN" in grey
+    assert colour.splitlines()[2:] == [
+        "| `noisy` | – | – / 20.10 / – | – |",
+        "| `mdrn_rgb.plain_n0-75_s0` | 0.572 M | – / 30.00 / – | – |",
+    ]
+
+
 def test_only_what_is_between_the_marks_changes(out, tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{overview.BEGIN}\nold\n{overview.END}\nafter\n")
     assert overview.update(readme, results.load(out))
     text = readme.read_text()
-    assert text.startswith(f"before\n{overview.BEGIN}\n| |") and text.endswith(f"{overview.END}\nafter\n")
+    assert text.startswith(f"before\n{overview.BEGIN}\n| grey |") and text.endswith(f"{overview.END}\nafter\n")
     assert "old" not in text
     assert overview.update(readme, results.load(out)) and readme.read_text() == text
     readme.write_text("no marks")

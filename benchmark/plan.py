@@ -87,6 +87,27 @@ class Plan:
 _SMOKE = {"batch_size": 8, "patch_size": 48, "data": ("samples",), "warmup_steps": 10, "ema_decay": 0.98}
 _TEACHER = "teacher.plain_n0-75_s0"
 _LONG = {"steps": 80_000, "large_patches": 0.4}  # from nothing in one run, what releases took several short runs for
+_RANGE = "{size}.plain_n0-75_s0"
+_CONTINUED = {"batch_size": 4, "patch_size": 128, "learning_rate": 1e-3}  # as released networks were, at their end
+_CONTINUED_STEPS = 2_400
+
+
+def _hmds(percent: int) -> Plan:
+    """Return the plan that says what HMDS is worth after a share of the steps of the networks released for a level."""
+    return Plan(
+        name=f"hmds_{percent}",
+        summary=f"HMDS at 50 from the 0-75 networks on, three seeds, {percent} % of the steps: hours on two cores",
+        sizes=("mdrn_tiny", "mdrn"),
+        strategies=("plain", "hmds"),
+        levels=(50.0, 25.0, 15.0) if percent == 100 else (50.0,),
+        seeds=(0, 1, 2),
+        options=_CONTINUED | {"steps": _CONTINUED_STEPS * percent // 100},
+        sets=("BSD68", "Urban100"),
+        validations=4,
+        teacher=_TEACHER,
+        start=_RANGE,
+    )
+
 
 PLANS: dict[str, Plan] = {
     "smoke": Plan(
@@ -146,6 +167,9 @@ PLANS: dict[str, Plan] = {
         options=_LONG,
         sets=("CBSD68", "Urban100_rgb"),
     ),
+    "hmds_10": _hmds(10),
+    "hmds_30": _hmds(30),
+    "hmds_100": _hmds(100),
 }
 
 

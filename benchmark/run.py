@@ -14,7 +14,8 @@ from pathlib import Path
 
 from benchmark import overview, report, results, rows
 
-_PRESETS = ("smoke", "quick", "full", "release", "release_rgb")  # benchmark.plan.PLANS, which loads torch
+# of benchmark.plan.PLANS, which loads torch
+_PRESETS = ("smoke", "quick", "full", "release", "release_rgb", "hmds_10", "hmds_30", "hmds_100")
 _DEFAULT_OUT = "results"
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import mdrn
-from benchmark import overview, report, results, rows
+from benchmark import ablation, overview, report, results, rows
 from mdrn import checkpoint
 
 ROOT = Path(__file__).parent.parent
@@ -52,6 +52,12 @@ def test_two_reports_are_the_same_to_the_byte(written):
     assert {".svg", ".png", ".tex"} <= {path.suffix for path in _made(first)}
     for path in _made(first):
         assert (first / path).read_bytes() == (second / path).read_bytes(), path
+
+
+def test_the_page_on_distillation_is_that_of_its_rows(tmp_path):
+    shutil.copy(OUT / "hmds" / ablation.ROWS, tmp_path)
+    ablation.write_page(tmp_path)
+    assert (tmp_path / "README.md").read_text() == (OUT / "hmds" / "README.md").read_text()
 
 
 @pytest.mark.parametrize("name", mdrn.list_models())

@@ -17,6 +17,7 @@ FLOORS = {  # dB at levels 15, 25 and 50, or at 25
     "mdrn.plain_n0-75_s0": {"Set12": (32.38, 30.10, 27.05), "BSD68": (31.43, 29.03, 26.19)},
     "mdrn_tiny.plain_n25_s0": {"Set12": (29.90,), "BSD68": (28.85,)},
     "mdrn_tiny.plain_n0-75_s0": {"Set12": (32.00, 29.78, 26.78), "BSD68": (31.15, 28.80, 26.00)},
+    "mdrn_rgb.plain_n0-75_s0": {"CBSD68": (33.62, 31.02, 27.88)},
     "mdrn_tiny_rgb.plain_n0-75_s0": {"CBSD68": (33.22, 30.62, 27.48)},
 }
 STUDENTS = [name for name in mdrn.list_models() if checkpoint.read_header(name).architecture == "mdrn"]

@@ -1,12 +1,11 @@
 """What the released networks must do, on images: floors, not goldens. Test sets where MDRN_DATA has them."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
 import mdrn
+from benchmark import testsets
 from mdrn import checkpoint, data, metrics, noise
 from mdrn.inference import restore
 from mdrn.train import validate
@@ -23,11 +22,11 @@ FLOORS = {  # dB at levels 15, 25 and 50, or at 25
 STUDENTS = [name for name in mdrn.list_models() if checkpoint.read_header(name).architecture == "mdrn"]
 
 
-def images(folder: str, channels: int = 1) -> list[np.ndarray]:
+def images(folder: str) -> list[np.ndarray]:
     root = data.data_root()
     if root is None or not (root / folder).is_dir():
         pytest.skip(f"set MDRN_DATA to a folder that holds {folder} to run this test")
-    return [data.read_uint8(path, channels) for path in sorted(Path(root / folder).glob("*.png"))]
+    return list(testsets.load(folder, root).images.values())
 
 
 @pytest.fixture
@@ -85,8 +84,7 @@ def test_estimating_the_level_costs_little_and_leaves_a_clean_image_alone(sample
 def test_floors(name, folder):
     floors = FLOORS[name][folder]
     levels = [25.0] if len(floors) == 1 else [15.0, 25.0, 50.0]
-    network = mdrn.load(name)
-    found = validate(network, images(folder, network.config.channels), levels)
+    found = validate(mdrn.load(name), images(folder), levels)
     assert all(psnr >= floor for psnr, floor in zip(found.values(), floors, strict=True)), found
 
 

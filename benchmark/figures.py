@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmark.comparisons import gains, gains_by_share
+from benchmark.comparisons import Gain, gains, gains_by_share
 from benchmark.drawing import COLOURS, GREY, MARKERS, Figure, column_axes, finish, scatter
 from benchmark.results import RUN_ID, Results, level_text, published
 from benchmark.rows import AUTO
@@ -149,17 +149,7 @@ def gain_by_level(frame: pd.DataFrame, protocol: str, suffix: str) -> Figure | N
         for index, (size, strategy) in enumerate(lines):
             line = [gain for gain in found if (gain.size, gain.strategy) == (size, strategy)]
             shift = (index - (len(lines) - 1) / 2) * 0.6  # so that intervals do not cover each other
-            means = [gain.mean for gain in line]
-            spread = [[gain.mean - gain.low for gain in line], [gain.high - gain.mean for gain in line]]
-            axes.errorbar(
-                [gain.at_level + shift for gain in line],
-                means,
-                yerr=spread,
-                capsize=2,
-                color=COLOURS[index % len(COLOURS)],
-                marker=MARKERS[index % len(MARKERS)],
-                label=f"{size} {strategy}",
-            )
+            _gain_line(axes, [gain.at_level + shift for gain in line], line, index, f"{size} {strategy}")
         axes.axhline(0, color=GREY, linewidth=0.8)
         axes.set_xticks(sorted({gain.at_level for gain in found}))
         axes.set(xlabel="noise level", ylabel=f"gain over plain (dB), {found[0].set_name}")
@@ -180,16 +170,9 @@ def gain_by_share(results: Results, protocol: str) -> Figure | None:
             for index, (size, strategy, level) in enumerate(lines):
                 what = (size, strategy, level, set_name)
                 line = [(s, g) for s, g in found if (g.size, g.strategy, g.at_level, g.set_name) == what]
-                spread = [[g.mean - g.low for _, g in line], [g.high - g.mean for _, g in line]]
-                axes.errorbar(
-                    [share * 1.04 ** (index - (len(lines) - 1) / 2) for share, _ in line],  # intervals side by side
-                    [gain.mean for _, gain in line],
-                    yerr=spread,
-                    capsize=2,
-                    color=COLOURS[index % len(COLOURS)],
-                    marker=MARKERS[index % len(MARKERS)],
-                    label=f"{size} {strategy} at {level_text(level)}",
-                )
+                places = [share * 1.04 ** (index - (len(lines) - 1) / 2) for share, _ in line]  # intervals side by side
+                label = f"{size} {strategy} at {level_text(level)}"
+                _gain_line(axes, places, [gain for _, gain in line], index, label)
             axes.axhline(0, color=GREY, linewidth=0.8)
             axes.set_xscale("log")
             axes.set_xticks(shares := sorted({share for share, _ in found}), [f"{share} %" for share in shares])
@@ -199,6 +182,19 @@ def gain_by_share(results: Results, protocol: str) -> Figure | None:
         panels[-1].set(xlabel="share of the training steps")
         caption = f"Gain over the plain strategy against the step budget, with 95 % intervals over images, {protocol}."
         return finish(figure, f"gain_by_share_{protocol}", caption)
+
+
+def _gain_line(axes, places: list[float], line: list[Gain], index: int, label: str) -> None:
+    """Draw gains with their intervals."""
+    axes.errorbar(
+        places,
+        [gain.mean for gain in line],
+        yerr=[[gain.mean - gain.low for gain in line], [gain.high - gain.mean for gain in line]],
+        capsize=2,
+        color=COLOURS[index % len(COLOURS)],
+        marker=MARKERS[index % len(MARKERS)],
+        label=label,
+    )
 
 
 def gain_by_image(frame: pd.DataFrame, protocol: str, suffix: str) -> Figure | None:

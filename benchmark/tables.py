@@ -228,7 +228,8 @@ def networks(results: Results, plan: str) -> Table | None:
         "ms (fastest of 9) and peak memory beyond the loaded network: one image, on the device of the evaluation, in a "
         "process of its own. What else ran on the machine is not known; ratios to other networks are under Speed."
     )
-    return Table(f"{plan}_networks", "Networks", header, lines, (note,))
+    title = f"Networks of plan `{plan}`" if plan in results.shares else "Networks"  # these stand in one section
+    return Table(f"{plan}_networks", title, header, lines, (note,))
 
 
 def _published_lines(set_name: str, levels: list[float]) -> tuple[list[tuple[str, ...]], list[str]]:

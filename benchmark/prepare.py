@@ -11,7 +11,8 @@ import fnmatch
 from pathlib import Path
 
 from benchmark import cluster, fetch, testsets
-from benchmark.plan import PLANS, Run, describe, runs_of
+from benchmark.plan import Run, describe, runs_of
+from benchmark.presets import PLANS
 from benchmark.training import PlanError, check_teachers, remaining_seconds, train_all
 from mdrn.checkpoint import read_header
 from mdrn.recipe import TrainConfig

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmark import overview, report, results, rows
 
-# of benchmark.plan.PLANS, which loads torch
+# of benchmark.presets.PLANS, which loads torch
 _PRESETS = ("smoke", "quick", "full", "release", "release_rgb", "hmds_10", "hmds_30", "hmds_100")
 _DEFAULT_OUT = "results"
 
@@ -125,7 +125,7 @@ def _benchmark(options: argparse.Namespace, out: Path) -> int:
     runs = prepare.planned_runs(options, out) if options.preset else []
     planned_sets = None
     if options.preset:
-        from benchmark.plan import PLANS
+        from benchmark.presets import PLANS
 
         planned_sets = PLANS[options.preset].sets
     sets, found = jobs.choose_sets(root, options.sets or (list(planned_sets) if planned_sets else None))

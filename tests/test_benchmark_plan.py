@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from benchmark import plan
-from benchmark.plan import PLANS, Plan, config_hash, describe, groups_of, runs_of, teacher_missing
+from benchmark.plan import Plan, config_hash, describe, groups_of, runs_of, teacher_missing
+from benchmark.presets import PLANS
 from mdrn import checkpoint, train
 from mdrn.recipe import TrainConfig
 from mdrn.teacher import TeacherConfig
@@ -119,4 +119,4 @@ def test_presets_are_what_the_command_line_offers(name):
     from benchmark import run
 
     assert name in run._PRESETS
-    assert plan.PLANS[name].name == name
+    assert PLANS[name].name == name

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from benchmark import methods, plan, report, results, rows, run
+from benchmark import methods, presets, report, results, rows, run
 from mdrn import checkpoint
 
 FAST = ["--quiet", "--methods", "noisy", "small*", "--sets", "samples_held_out", "--levels", "25"]
@@ -72,10 +72,10 @@ def test_dry_run_writes_nothing(tmp_path):
 
 def shorten(monkeypatch) -> None:
     """Make the smoke preset a matter of four steps."""
-    smoke, short = plan.PLANS["smoke"], {"steps": 4, "batch_size": 2, "patch_size": 16}
+    smoke, short = presets.PLANS["smoke"], {"steps": 4, "batch_size": 2, "patch_size": 16}
     teacher = dataclasses.replace(smoke.teacher, **short)
     shorter = dataclasses.replace(smoke, options=smoke.options | short, validations=1, teacher=teacher)
-    monkeypatch.setitem(plan.PLANS, "smoke", shorter)
+    monkeypatch.setitem(presets.PLANS, "smoke", shorter)
 
 
 def test_smoke_trains_tests_and_stays_out_of_results(tmp_path, monkeypatch, capsys):

@@ -179,12 +179,12 @@ def test_a_kill_between_two_results_of_a_group_loses_neither(tmp_path, monkeypat
 
 _SCRIPT = """
 import dataclasses, sys
-from benchmark import methods, plan, run
+from benchmark import methods, presets, run
 methods.cost = lambda *_: {}
-smoke = plan.PLANS["smoke"]
+smoke = presets.PLANS["smoke"]
 short = {"steps": 60, "batch_size": 2, "patch_size": 16}
 teacher = dataclasses.replace(smoke.teacher, **short)
-plan.PLANS["smoke"] = dataclasses.replace(smoke, options=smoke.options | short, validations=6, teacher=teacher)
+presets.PLANS["smoke"] = dataclasses.replace(smoke, options=smoke.options | short, validations=6, teacher=teacher)
 options = ["--preset", "smoke", "--quiet", "--lpips", "none", "--methods", "noisy", "mdrn*", "teacher*"]
 sys.exit(run.main([*options, "--out", *sys.argv[1:]]))
 """

@@ -68,6 +68,8 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--patch-size", type=int)
     train.add_argument("--large-patches", type=float, metavar="SHARE", help="of the steps, on patches twice as large")
     train.add_argument("--learning-rate", type=float)
+    train.add_argument("--loss", help="l1, charbonnier, mse or log_mse")
+    train.add_argument("--mse-share", type=float, metavar="SHARE", help="of the steps, the last, on squared error")
     train.add_argument("--data", nargs="+", help="training sets: bsds, extra, samples")
     train.add_argument("--init-from", help="released id or weights file to start from")
     train.add_argument("--cycle", type=int, help="number of a run in such a chain: each sees other batches")

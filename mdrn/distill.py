@@ -26,29 +26,36 @@ def _mse(restored: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return (restored - target).square().mean()
 
 
-LOSSES = {"l1": _l1, "charbonnier": _charbonnier, "mse": _mse}
+def _log_mse(restored: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    return ((restored - target).square().mean(dim=(1, 2, 3)) + 1e-6).log().mean()
+
+
+LOSSES = {"l1": _l1, "charbonnier": _charbonnier, "mse": _mse, "log_mse": _log_mse}
 
 
 class Supervised(nn.Module):
     """The plain strategy: the distance to the clean image, of the restored image and of every earlier stage's.
 
     Args:
-        loss: 'l1', 'charbonnier' (epsilon 1e-3) or 'mse', mean over pixels in [0, 1] units.
+        loss: 'l1', 'charbonnier' (epsilon 1e-3) or 'mse', mean over pixels in [0, 1] units; or 'log_mse', the mean over
+            patches of log(their MSE + 1e-6), which is PSNR: patches of all noise levels weigh alike.
         stage_weight: weight of the mean term of the earlier stages; 0 supervises the last stage alone.
+        mse_share: share of the training, its end, that minimises 'mse' instead of `loss`.
 
     Shape:
         noisy and clean (B, C, H, W), sigma (B,) -> scalars 'loss', 'restored' and, with stages, 'stages'.
     """
 
-    def __init__(self, loss: str = "l1", stage_weight: float = 0.1) -> None:
+    def __init__(self, loss: str = "l1", stage_weight: float = 0.1, mse_share: float = 0.0) -> None:
         super().__init__()
         if loss not in LOSSES:
             raise ValueError(f"loss: expected one of {', '.join(LOSSES)}, got {loss!r}")
-        self.distance = LOSSES[loss]
-        self.stage_weight = stage_weight
+        self.distance = self._loss = LOSSES[loss]
+        self.stage_weight, self.mse_share = stage_weight, mse_share
 
     def begin_step(self, generator: torch.Generator, progress: float) -> None:
-        """Nothing here depends on randomness or on how far the training is."""
+        """Set how far the training is (0 to 1); nothing here is random."""
+        self.distance = _mse if self.mse_share and progress >= 1.0 - self.mse_share else self._loss
 
     def forward(
         self, model: nn.Module, noisy: torch.Tensor, clean: torch.Tensor, sigma: torch.Tensor
@@ -191,6 +198,7 @@ class Distilled(nn.Module):
 
     def begin_step(self, generator: torch.Generator, progress: float) -> None:
         """Set the source of this step's randomness, and how far the training is (0 to 1)."""
+        self.supervised.begin_step(generator, progress)
         self._generator = generator
         self._factor = 1.0 + (self.config.final_weight - 1.0) * progress
 

@@ -9,7 +9,7 @@ from mdrn.distill import STRATEGIES, DistillConfig
 from mdrn.model import PRESETS, ModelConfig
 from mdrn.teacher import TEACHERS, TeacherConfig
 
-RECIPE = "v1"  # version of the defaults below
+RECIPE = "v2"  # version of the defaults below
 NETWORKS = PRESETS | TEACHERS
 
 
@@ -31,7 +31,8 @@ class TrainConfig:
         data: training sets, see `mdrn.data.training_files`.
         loss: see `mdrn.distill.Supervised`.
         stage_weight: see `mdrn.distill.Supervised`.
-        optimizer: a name timm knows.
+        mse_share: share of the steps, the last ones, that minimise squared error (which PSNR measures), not `loss`.
+        optimizer: a name timm knows; 'muon' moves weights by orthogonalised momentum, biases as AdamW does.
         learning_rate: its peak.
         final_learning_rate: its end, as a fraction of the peak (cosine).
         warmup_steps: linear warm-up from 1 % of the peak; at most a tenth of the steps.
@@ -60,8 +61,9 @@ class TrainConfig:
     data: tuple[str, ...] = ("bsds",)
     loss: str = "l1"
     stage_weight: float = 0.1
-    optimizer: str = "adamw"
-    learning_rate: float = 2e-3
+    mse_share: float = 0.0
+    optimizer: str = "muon"
+    learning_rate: float = 4e-3
     final_learning_rate: float = 0.01
     warmup_steps: int = 200
     weight_decay: float = 1e-4
@@ -88,8 +90,9 @@ class TrainConfig:
         for name in ("steps", "batch_size", "patch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
-        if not 0.0 <= self.large_patches <= 1.0:
-            raise ValueError(f"large_patches: expected a share from 0 to 1, got {self.large_patches}")
+        for name in ("large_patches", "mse_share"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name}: expected a share from 0 to 1, got {getattr(self, name)}")
         if self.large_patches and self.batch_size % 4:
             raise ValueError(f"batch_size: expected a multiple of 4 with large_patches, got {self.batch_size}")
 

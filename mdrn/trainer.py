@@ -48,7 +48,7 @@ def build_criterion(config: TrainConfig, guides: dict[str, Guide] | None = None)
         config: of the run.
         guides: teachers by name, so that runs side by side share them; a new one is added.
     """
-    supervised = Supervised(config.loss, config.stage_weight)
+    supervised = Supervised(config.loss, config.stage_weight, config.mse_share)
     if config.strategy == "plain":
         return supervised
     guides = {} if guides is None else guides

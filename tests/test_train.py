@@ -129,6 +129,24 @@ def test_the_last_steps_see_fewer_larger_patches(tmp_path, monkeypatch):
             config(**wrong)
 
 
+def test_the_last_steps_minimise_squared_error():
+    noisy, clean, sigma = torch.zeros(2, 1, 8, 8), torch.full((2, 1, 8, 8), 0.1), torch.zeros(2)
+    criterion = trainer.build_criterion(config(mse_share=0.25))
+    for step, expected in ((0, 0.1), (8, 0.1), (9, 0.01), (11, 0.01)):
+        criterion.begin_step(torch.Generator(), step / 12)
+        assert criterion(lambda noisy, sigma: noisy, noisy, clean, sigma)["loss"].item() == pytest.approx(expected)
+    with pytest.raises(ValueError, match="mse_share"):
+        config(mse_share=-0.1)
+
+
+def test_the_logarithm_of_the_error_weighs_noise_levels_alike():
+    clean, error = torch.zeros(2, 1, 8, 8), torch.tensor([0.01, 0.1]).view(2, 1, 1, 1).expand(2, 1, 8, 8)
+    restored = error.clone().requires_grad_()
+    Supervised("log_mse").terms([restored], clean)["loss"].backward()
+    pull = (restored.grad * error).sum(dim=(1, 2, 3))  # what a change by 1 % gives
+    assert pull[0].item() == pytest.approx(pull[1].item(), rel=0.02)
+
+
 def test_another_configuration_does_not_continue_a_run(tmp_path):
     fit(tmp_path)
     with pytest.raises(trainer.TrainingError, match="another configuration"):

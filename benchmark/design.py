@@ -137,7 +137,9 @@ def record_runs(paths: list[Path], out: Path) -> None:
             "parameters": sum(p.numel() for p in header.model.build().parameters()),
             "starts_from": recipe["init_from"] or "random weights",
             "batch": _batch(recipe),
+            "optimizer": recipe["optimizer"],
             "learning_rate": recipe["learning_rate"],
+            "loss": _loss(recipe),
             "patches": header.patches - curve.get("earlier_patches", 0),
             "minutes": round(curve["seconds"] / 60),
             "threads": curve["threads"],
@@ -153,6 +155,11 @@ def _batch(recipe: Mapping[str, object]) -> str:
     batch, side, share = recipe["batch_size"], recipe["patch_size"], recipe.get("large_patches", 0.0)
     larger = f"; {batch // 4} of {2 * side} x {2 * side} in the last {share:.0%}" if share else ""
     return f"{batch} of {side} x {side}{larger}"
+
+
+def _loss(recipe: Mapping[str, object]) -> str:
+    share = recipe.get("mse_share", 0.0)
+    return f"{recipe['loss']}{f'; mse in the last {share:.0%}' if share else ''}"
 
 
 def write_csv(frame: pd.DataFrame, path: Path) -> None:

@@ -25,16 +25,16 @@ from benchmark.training import seconds_per_step
 from mdrn.allocator import reuse_freed_memory
 from mdrn.checkpoint import CheckpointError, load, read_header
 from mdrn.data import DataError, data_root, read_uint8, validation_files
-from mdrn.distill import DistillConfig
+from mdrn.distill import LOSSES, DistillConfig
 from mdrn.model import PRESETS
 from mdrn.recipe import TrainConfig
 from mdrn.train import fit_together, validate
 from mdrn.trainer import TrainingError
 
 ROWS, COSTS = "ablation.csv", "step_cost.csv"
-STUDY = ["size", "level", "teacher", "start", "batch", "rate", "budget"]  # what the arms of a comparison share
+STUDY = ["size", "level", "teacher", "start", "batch", "recipe", "rate", "budget"]  # what the arms of a comparison share
 RUN = [*STUDY, "arm", "seed"]  # columns that tell runs apart
-COST = ("size", "device", "batch_size", "patch_size")  # what a step's cost depends on
+COST = ("size", "device", "optimizer", "batch_size", "patch_size")  # what a step's cost depends on
 SCRATCH = "nothing"  # where runs start without --init-from
 
 
@@ -80,7 +80,7 @@ Written by `python -m benchmark.ablation`; do not edit. Validation split (32 ima
 The arms of a line's seed and budget share initial weights, batches and noise. `gain`: mean PSNR over that of `plain`,
 in dB, paired by image and averaged over seeds, with the 95 % bootstrap interval over the images (it leaves out the
 spread over seeds, which `by seed` shows). `start`: the weights that every arm starts from. `batch`: patches in a step x
-their side. `rate`: peak learning rate. `budget`: training steps of every arm but `plain_as_long`, which has more by the
+their side. `recipe`: optimizer and loss. `rate`: peak learning rate. `budget`: training steps of every arm but `plain_as_long`, which has more by the
 ratio of the times for a step (`step_cost.csv`).
 """
 
@@ -99,7 +99,9 @@ def config_of(arm: str, options: argparse.Namespace, seed: int, budget: int, rat
         steps=round(budget * ratio),
         batch_size=options.batch_size,
         patch_size=options.patch_size,
+        optimizer=options.optimizer,
         learning_rate=options.learning_rate,
+        loss=options.loss,
         init_from=options.init_from,
         data=tuple(options.data),
     )
@@ -115,8 +117,9 @@ def named(weights: str | None) -> str:
 
 def study(options: argparse.Namespace, budget: int) -> dict[str, object]:
     """Return what the arms of one comparison share, as rows have it."""
-    batch, rate = f"{options.batch_size} x {options.patch_size}", options.learning_rate
-    shared = (options.size, options.level, named(options.teacher), named(options.init_from), batch, rate, budget)
+    batch, recipe = f"{options.batch_size} x {options.patch_size}", f"{options.optimizer}, {options.loss}"
+    shared = (options.size, options.level, named(options.teacher), named(options.init_from))
+    shared += (batch, recipe, options.learning_rate, budget)
     return dict(zip(STUDY, shared, strict=True))
 
 
@@ -205,9 +208,9 @@ def write_page(out: Path) -> None:
     """Write `README.md` and the figures from the rows in `out`."""
     table, parts = summary(pd.read_csv(out / ROWS)), [PAGE]
     for key, lines in table.groupby(STUDY[:-1]):
-        size, level, teacher, start, batch, rate = key
+        size, level, teacher, start, batch, recipe, rate = key
         parts.append(f"## {size} at level {level:g} from {start}\n")
-        parts.append(f"Teacher `{teacher}`, batches of {batch} pixels, learning rate {rate:g}.\n")
+        parts.append(f"Teacher `{teacher}`, batches of {batch} pixels, {recipe}, learning rate {rate:g}.\n")
         for figure in figures(lines, f"{size}_{level:g}_{short_hash(key)[:6]}"):
             figure.write(out)
             parts.append(f"![{figure.caption}]({figure.name}.png)\n")
@@ -260,6 +263,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=ARMS, default=list(ARMS), metavar="ARM", help=", ".join(ARMS))
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--patch-size", type=int, default=64)
+    parser.add_argument("--optimizer", default=TrainConfig.optimizer)
+    parser.add_argument("--loss", choices=LOSSES, default=TrainConfig.loss)
     parser.add_argument("--learning-rate", type=float, default=TrainConfig.learning_rate)
     parser.add_argument("--init-from", metavar="W", help="released id or weights file that every arm starts from")
     parser.add_argument("--data", nargs="+", default=["bsds"], help="training sets, as in `python -m mdrn train`")

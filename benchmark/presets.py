@@ -11,10 +11,10 @@ from mdrn.teacher import TeacherConfig
 
 _SMOKE = {"batch_size": 8, "patch_size": 48, "data": ("samples",), "warmup_steps": 10, "ema_decay": 0.98}
 _TEACHER = "teacher.plain_n0-75_s0"
-_LONG = {"steps": 80_000, "large_patches": 0.4}  # from nothing in one run, what releases took several short runs for
+_LONG = {"steps": 80_000, "large_patches": 0.4, "mse_share": 0.2}  # from nothing in one run, what releases took several short runs for
 _RANGE = "{size}.plain_n0-75_s0"
-_CONTINUED = {"batch_size": 4, "patch_size": 128, "learning_rate": 1e-3}  # as released networks were, at their end
-_CONTINUED_STEPS = 2_000
+_CONTINUED = {"batch_size": 4, "patch_size": 128, "learning_rate": 1e-3, "loss": "mse"}  # as releases were, at their end
+_CONTINUED_STEPS = 1_500
 
 
 def _hmds(percent: int) -> Plan:
@@ -80,7 +80,7 @@ PLANS: dict[str, Plan] = {
         levels=((0.0, 75.0), 15.0, 25.0, 50.0),
         seeds=(0,),
         options=_LONG,
-        teacher=TrainConfig(preset="teacher", noise_level=(0.0, 75.0), learning_rate=1e-3, clip_norm=0.3, **_LONG),
+        teacher=TrainConfig(preset="teacher", noise_level=(0.0, 75.0), learning_rate=2e-3, **_LONG),
     ),
     "release_rgb": Plan(
         name="release_rgb",

@@ -6,6 +6,7 @@ from conftest import header_for
 
 from benchmark import ablation
 from mdrn import checkpoint, trainer
+from mdrn.recipe import TrainConfig
 from mdrn.teacher import TeacherConfig
 
 SHORT = ["--steps", "3", "--batch-size", "2", "--patch-size", "16", "--data", "samples", "--quiet"]
@@ -55,7 +56,7 @@ def test_runs_from_released_weights_are_another_study(folders, tmp_path):
     psnr = rows[rows.arm == "plain"].groupby(["start", "rate"]).psnr.mean()
     ((continued, rate),) = [key for key in psnr.index if key[0] != "nothing"]
     assert continued.startswith("mdrn_tiny.plain_n0-75_s0@") and rate == 1e-4
-    assert psnr[continued, rate] > 25 > psnr["nothing", 2e-3]
+    assert psnr[continued, rate] > 25 > psnr["nothing", TrainConfig.learning_rate]
     assert (tmp_path / "out" / "README.md").read_text().count("## ") == 2
 
 
@@ -69,7 +70,7 @@ def test_every_arm_can_be_trained(folders):
 
 
 def test_gains_are_averaged_over_the_seeds_that_both_have():
-    study = ("mdrn", 50.0, "t", "nothing", "2 x 16", 2e-3, 10)
+    study = ("mdrn", 50.0, "t", "nothing", "2 x 16", "muon, l1", 2e-3, 10)
     run = dict(zip(ablation.STUDY, study, strict=True)) | {"steps": 10}
     psnr = {("plain", 0): (20.0, 30.0), ("plain", 1): (20.0, 30.2), ("both", 0): (20.1, 30.3), ("capacity", 2): (1, 2)}
     rows = pd.DataFrame(

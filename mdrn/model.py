@@ -33,6 +33,7 @@ class ModelConfig:
         joint_blocks: whether stages have blocks at the finest scale also where they join; without, only the first has
             them on its way down and the last on its way up.
         finest_down: whether a stage has blocks at the finest scale on its way down.
+        later_down: whether stages after the first have blocks on their way down; without, they degrade and fuse alone.
         fusion: how a stage sees the one before: its input is that one's result plus the head's features, 'input';
             'cross' also adds the earlier stage's reconstruction features, through 1x1 convolutions, at every scale;
             'coarse' does so at every scale but the finest, whose features are in the input already.
@@ -52,6 +53,7 @@ class ModelConfig:
     shared: bool = False
     joint_blocks: bool = True
     finest_down: bool = True
+    later_down: bool = True
     fusion: str = "cross"
     corrects: str = "restored"
     activation: str = "relu"
@@ -67,6 +69,7 @@ class ModelConfig:
             "shared": type(self.shared) is bool,
             "joint_blocks": type(self.joint_blocks) is bool and (self.joint_blocks or not self.shared),
             "finest_down": type(self.finest_down) is bool,
+            "later_down": type(self.later_down) is bool and (self.later_down or not self.shared),
             "fusion": self.fusion in _FUSIONS,
             "corrects": self.corrects in _CORRECTED,
             "activation": self.activation in _ACTIVATIONS,
@@ -113,7 +116,9 @@ class Stage(nn.Module):
         reconstruction a transposed one is our reading.
     """
 
-    def __init__(self, config: ModelConfig, fused: bool, encodes: bool = True, decodes: bool = True) -> None:
+    def __init__(
+        self, config: ModelConfig, fused: bool, encodes: bool = True, decodes: bool = True, down: bool = True
+    ) -> None:
         super().__init__()
         widths = config.widths
         pairs = list(zip(widths[:-1], widths[1:], strict=True))
@@ -124,7 +129,7 @@ class Stage(nn.Module):
         self.fuse = nn.ModuleList(nn.Conv2d(w, w, 1) for w in widths) if fused else None
         if fused and config.fusion == "coarse":
             self.fuse[0] = nn.Identity()
-        self.encode = nn.ModuleList(blocks(w) for w in widths)
+        self.encode = nn.ModuleList(blocks(w) if down else nn.Identity() for w in widths)
         self.degrade = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in pairs)
         self.reconstruct = nn.ModuleList(nn.ConvTranspose2d(coarse, fine, 2, stride=2) for fine, coarse in pairs)
         self.decode = nn.ModuleList(blocks(w) for w in widths[:-1])
@@ -174,7 +179,13 @@ class MDRN(nn.Module, OnHub):
         fused = [cross and config.stages > 1 and (config.shared or index > 0) for index in range(count)]
         joint, last = config.joint_blocks, count - 1
         self.stages = nn.ModuleList(
-            Stage(config, fused[i], encodes=config.finest_down and (joint or i == 0), decodes=joint or i == last)
+            Stage(
+                config,
+                fused[i],
+                encodes=config.finest_down and (joint or i == 0),
+                decodes=joint or i == last,
+                down=config.later_down or i == 0,
+            )
             for i in range(count)
         )
         self.tails = nn.ModuleList(nn.Conv2d(width, config.channels * factor**2, 3, padding=1) for _ in range(count))
@@ -200,8 +211,7 @@ class MDRN(nn.Module, OnHub):
             stage = self.stages[0 if config.shared else index]
             up, down = zip(scales[:-1], stage.decode, strict=True), [*zip(scales, stage.encode, strict=True)]
             for scale, block in [*up, *reversed(down)]:
-                if not isinstance(block, nn.Identity):
-                    convolutions(2 * config.blocks, scale)
+                convolutions(0 if isinstance(block, nn.Identity) else 2 * config.blocks, scale)
         convolutions(1, scales[0])  # head
         return reach
 

@@ -12,6 +12,8 @@ VARIANTS = [
     {"stages": 3, "joint_blocks": False},
     {"stages": 1, "finest_down": False},
     {"finest_down": False, "fusion": "coarse", "corrects": "noisy", "stages": 3},
+    {"finest_down": False, "later_down": False, "fusion": "coarse", "corrects": "noisy"},
+    {"later_down": False, "stages": 3},
     {"fusion": "coarse"},
     {"corrects": "noisy"},
     {"entry": 1},

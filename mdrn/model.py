@@ -84,7 +84,9 @@ class ModelConfig:
 
 
 PRESETS: dict[str, ModelConfig] = {
-    "mdrn_tiny": ModelConfig(widths=(16, 24, 32), finest_down=False, fusion="coarse", corrects="noisy"),
+    "mdrn_tiny": ModelConfig(
+        widths=(16, 24, 32), finest_down=False, later_down=False, fusion="coarse", corrects="noisy"
+    ),
     "mdrn": ModelConfig(widths=(32, 48, 80)),
     "mdrn_tiny_rgb": ModelConfig(channels=3, widths=(16, 24, 32), finest_down=False, fusion="coarse", corrects="noisy"),
     "mdrn_rgb": ModelConfig(channels=3, widths=(32, 48, 80)),

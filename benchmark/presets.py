@@ -14,7 +14,7 @@ _TEACHER = "teacher.plain_n0-75_s0"
 _LONG = {"steps": 80_000, "large_patches": 0.4, "mse_share": 0.2}  # from nothing in one run, what releases took several short runs for
 _RANGE = "{size}.plain_n0-75_s0"
 _CONTINUED = {"batch_size": 4, "patch_size": 128, "learning_rate": 1e-3, "loss": "mse"}  # as releases were, at their end
-_CONTINUED_STEPS = 1_500
+_CONTINUED_STEPS = 1_000
 
 
 def _hmds(percent: int) -> Plan:

@@ -11,9 +11,9 @@ from mdrn.teacher import TeacherConfig
 
 _SMOKE = {"batch_size": 8, "patch_size": 48, "data": ("samples",), "warmup_steps": 10, "ema_decay": 0.98}
 _TEACHER = "teacher.plain_n0-75_s0"
-_LONG = {"steps": 80_000, "large_patches": 0.4, "mse_share": 0.2}  # from nothing in one run, what releases took several short runs for
+_LONG = {"steps": 80_000, "large_patches": 0.4, "mse_share": 0.2}  # in one run what releases took several for
 _RANGE = "{size}.plain_n0-75_s0"
-_CONTINUED = {"batch_size": 4, "patch_size": 128, "learning_rate": 1e-3, "loss": "mse"}  # as releases were, at their end
+_CONTINUED = {"batch_size": 4, "patch_size": 128, "learning_rate": 5e-4, "loss": "mse"}  # as at releases' end
 _CONTINUED_STEPS = 1_000
 
 

@@ -32,7 +32,7 @@ from mdrn.train import fit_together, validate
 from mdrn.trainer import TrainingError
 
 ROWS, COSTS = "ablation.csv", "step_cost.csv"
-STUDY = ["size", "level", "teacher", "start", "batch", "recipe", "rate", "budget"]  # what the arms of a comparison share
+STUDY = ["size", "level", "teacher", "start", "batch", "recipe", "rate", "budget"]  # what arms share
 RUN = [*STUDY, "arm", "seed"]  # columns that tell runs apart
 COST = ("size", "device", "optimizer", "batch_size", "patch_size")  # what a step's cost depends on
 SCRATCH = "nothing"  # where runs start without --init-from
@@ -80,8 +80,8 @@ Written by `python -m benchmark.ablation`; do not edit. Validation split (32 ima
 The arms of a line's seed and budget share initial weights, batches and noise. `gain`: mean PSNR over that of `plain`,
 in dB, paired by image and averaged over seeds, with the 95 % bootstrap interval over the images (it leaves out the
 spread over seeds, which `by seed` shows). `start`: the weights that every arm starts from. `batch`: patches in a step x
-their side. `recipe`: optimizer and loss. `rate`: peak learning rate. `budget`: training steps of every arm but `plain_as_long`, which has more by the
-ratio of the times for a step (`step_cost.csv`).
+their side. `recipe`: optimizer and loss. `rate`: peak learning rate. `budget`: training steps of every arm but
+`plain_as_long`, which has more by the ratio of the times for a step (`step_cost.csv`).
 """
 
 

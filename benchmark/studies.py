@@ -197,8 +197,8 @@ def _light(rows: pd.DataFrame) -> str:
     )
     text = (
         f"`mdrn_tiny` may take 0.015 of DnCNN's time; two stages with all their blocks take {ours:.4f}. What making "
-        f"them lighter costs at equal patches: {changes}. `mdrn_tiny` is `finest_up` whose second stage, which sees the "
-        "first one's features at each scale, goes down without blocks (0.081 M parameters in table `long`)."
+        f"them lighter costs at equal patches: {changes}. `mdrn_tiny` is `finest_up` whose second stage, which sees "
+        "the first one's features at each scale, goes down without blocks (0.081 M parameters in table `long`)."
     )
     if best != "finest_up":
         text += (

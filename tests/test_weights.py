@@ -8,14 +8,20 @@ import mdrn
 from benchmark import testsets
 from mdrn import checkpoint, data, metrics, noise
 from mdrn.inference import restore
-from mdrn.train import validate
+from mdrn.train import validate, validation_levels
 
 RANGE = "mdrn.plain_n0-75_s0"
-FLOORS = {  # dB at levels 15, 25 and 50, or at 25
-    "mdrn.plain_n25_s0": {"Set12": (30.25,), "BSD68": (29.10,)},
-    "mdrn.plain_n0-75_s0": {"Set12": (32.38, 30.10, 27.05), "BSD68": (31.43, 29.03, 26.19)},
-    "mdrn_tiny.plain_n25_s0": {"Set12": (29.90,), "BSD68": (28.85,)},
-    "mdrn_tiny.plain_n0-75_s0": {"Set12": (32.00, 29.78, 26.78), "BSD68": (31.15, 28.80, 26.00)},
+FLOORS = {  # dB at levels 15, 25 and 50, or at the network's own
+    "mdrn.plain_n25_s0": {"Set12": (30.28,), "BSD68": (29.14,)},
+    "mdrn.hmds_n25_s0": {"Set12": (30.27,), "BSD68": (29.14,)},
+    "mdrn.plain_n0-75_s0": {"Set12": (32.45, 30.15, 27.09), "BSD68": (31.48, 29.07, 26.22)},
+    "mdrn.hmds_n0-75_s0": {"Set12": (32.41, 30.12, 27.08), "BSD68": (31.46, 29.06, 26.22)},
+    "mdrn_tiny.plain_n25_s0": {"Set12": (29.90,), "BSD68": (28.89,)},
+    "mdrn_tiny.hmds_n25_s0": {"Set12": (29.90,), "BSD68": (28.89,)},
+    "mdrn_tiny.plain_n0-75_s0": {"Set12": (32.07, 29.78, 26.73), "BSD68": (31.22, 28.83, 26.00)},
+    "mdrn_tiny.hmds_n0-75_s0": {"Set12": (32.02, 29.77, 26.74), "BSD68": (31.19, 28.82, 26.01)},
+    "mdrn_tiny.plain_n50_s0": {"Set12": (26.75,), "BSD68": (26.00,)},
+    "mdrn_tiny.hmds_n50_s0": {"Set12": (26.75,), "BSD68": (26.00,)},
     "mdrn_rgb.plain_n0-75_s0": {"CBSD68": (33.62, 31.02, 27.88)},
     "mdrn_tiny_rgb.plain_n0-75_s0": {"CBSD68": (33.22, 30.62, 27.48)},
 }
@@ -82,9 +88,8 @@ def test_estimating_the_level_costs_little_and_leaves_a_clean_image_alone(sample
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "folder"), [(name, folder) for name in FLOORS for folder in FLOORS[name]])
 def test_floors(name, folder):
-    floors = FLOORS[name][folder]
-    levels = [25.0] if len(floors) == 1 else [15.0, 25.0, 50.0]
-    found = validate(mdrn.load(name), images(folder), levels)
+    floors, network = FLOORS[name][folder], mdrn.load(name)
+    found = validate(network, images(folder), validation_levels(network.header.noise_level))
     assert all(psnr >= floor for psnr, floor in zip(found.values(), floors, strict=True)), found
 
 

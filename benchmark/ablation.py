@@ -117,10 +117,16 @@ def named(weights: str | None) -> str:
 
 def study(options: argparse.Namespace, budget: int) -> dict[str, object]:
     """Return what the arms of one comparison share, as rows have it."""
-    batch, recipe = f"{options.batch_size} x {options.patch_size}", f"{options.optimizer}, {options.loss}"
-    shared = (options.size, options.level, named(options.teacher), named(options.init_from))
-    shared += (batch, recipe, options.learning_rate, budget)
-    return dict(zip(STUDY, shared, strict=True))
+    return {
+        "size": options.size,
+        "level": options.level,
+        "teacher": named(options.teacher),
+        "start": named(options.init_from),
+        "batch": f"{options.batch_size} x {options.patch_size}",
+        "recipe": f"{options.optimizer}, {options.loss}",
+        "rate": options.learning_rate,
+        "budget": budget,
+    }
 
 
 def step_costs(options: argparse.Namespace, arms: list[str]) -> dict[str, float]:

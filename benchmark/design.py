@@ -39,8 +39,7 @@ time for 512 x 512 grey, fp32, over DnCNN's in the same run; `patches_per_second
 """
 
 LONG = """Long runs, released or not (`--record FILE`): what a short study says of batch and rate need not hold in them.
-`patches` and `minutes` are those of the run itself, not of the weights it started from. What ends on squared error
-(`mse`, `log_mse`) at a low rate is ahead of what it started from."""
+`patches` and `minutes` are those of the run itself, not of the weights it started from."""
 
 
 def run_one(study: str, name: str, steps: int, runs: str, root: str | None) -> str:

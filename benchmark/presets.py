@@ -21,7 +21,7 @@ def _hmds(percent: int) -> Plan:
     """Return the plan that says what HMDS is worth after a share of the steps of the networks released for a level."""
     return Plan(
         name=f"hmds_{percent}",
-        summary=f"HMDS at 50 from the 0-75 networks on, three seeds, {percent} % of the steps: hours on two cores",
+        summary=f"HMDS from the 0-75 networks on, three seeds, {percent} % of the steps: an hour or more on two cores",
         sizes=("mdrn_tiny", "mdrn"),
         strategies=("plain", "hmds"),
         levels=(50.0, 25.0, 15.0) if percent == 100 else (50.0,),

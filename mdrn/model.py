@@ -111,34 +111,31 @@ class Stage(nn.Module):
 
     Shape:
         features (B, widths[0], H, W), H and W divisible by 2 ** (len(widths) - 1); the earlier stage's reconstruction
-        features, one per scale -> this stage's reconstruction features, one per scale, finest first.
+        features, one per scale -> this stage's reconstruction features, one per scale, finest first. `encodes` and
+        `decodes` say at which scales, finest first, there are blocks on the way down and up.
 
     Reference:
         Li et al., CVPRW 2022: "multiple degradation and reconstruction". That degradation is a strided convolution and
         reconstruction a transposed one is our reading.
     """
 
-    def __init__(
-        self, config: ModelConfig, fused: bool, encodes: bool = True, decodes: bool = True, down: bool = True
-    ) -> None:
+    def __init__(self, config: ModelConfig, fused: bool, encodes: list[bool], decodes: list[bool]) -> None:
         super().__init__()
         widths = config.widths
         pairs = list(zip(widths[:-1], widths[1:], strict=True))
 
-        def blocks(width: int) -> nn.Sequential:
+        def blocks(width: int, present: bool) -> nn.Module:
+            if not present:
+                return nn.Identity()
             return nn.Sequential(*(ResidualBlock(width, config.activation) for _ in range(config.blocks)))
 
         self.fuse = nn.ModuleList(nn.Conv2d(w, w, 1) for w in widths) if fused else None
         if fused and config.fusion == "coarse":
             self.fuse[0] = nn.Identity()
-        self.encode = nn.ModuleList(blocks(w) if down else nn.Identity() for w in widths)
+        self.encode = nn.ModuleList(map(blocks, widths, encodes))
         self.degrade = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in pairs)
         self.reconstruct = nn.ModuleList(nn.ConvTranspose2d(coarse, fine, 2, stride=2) for fine, coarse in pairs)
-        self.decode = nn.ModuleList(blocks(w) for w in widths[:-1])
-        if not encodes:
-            self.encode[0] = nn.Identity()
-        if not decodes:
-            self.decode[0] = nn.Identity()
+        self.decode = nn.ModuleList(map(blocks, widths[:-1], decodes))
 
     def forward(self, x: torch.Tensor, earlier: list[torch.Tensor] | None) -> list[torch.Tensor]:
         encoded = []
@@ -177,19 +174,15 @@ class MDRN(nn.Module, OnHub):
         width, factor = config.widths[0], config.entry
         self.head = nn.Conv2d(config.channels * factor**2 + 1, width, 3, padding=1)
         count = 1 if config.shared else config.stages
-        cross = config.fusion != "input"
-        fused = [cross and config.stages > 1 and (config.shared or index > 0) for index in range(count)]
-        joint, last = config.joint_blocks, count - 1
-        self.stages = nn.ModuleList(
-            Stage(
-                config,
-                fused[i],
-                encodes=config.finest_down and (joint or i == 0),
-                decodes=joint or i == last,
-                down=config.later_down or i == 0,
-            )
-            for i in range(count)
-        )
+        coarser = len(config.widths) - 1
+        self.stages = nn.ModuleList()
+        for index in range(count):
+            first, last, joint = index == 0, index == count - 1, config.joint_blocks
+            fused = config.fusion != "input" and config.stages > 1 and (config.shared or not first)
+            finest = config.finest_down and (joint or first)
+            encodes = [finest, *[True] * coarser] if config.later_down or first else [False] * (coarser + 1)
+            decodes = [joint or last, *[True] * (coarser - 1)]
+            self.stages.append(Stage(config, fused, encodes, decodes))
         self.tails = nn.ModuleList(nn.Conv2d(width, config.channels * factor**2, 3, padding=1) for _ in range(count))
 
     @property

@@ -115,6 +115,19 @@ def test_terms_add_up():
     assert features > 0
 
 
+def test_the_distance_to_the_teacher_is_the_distance_to_the_clean_image():
+    student, teacher = small_network(), small_teacher()
+    noisy, clean, sigma = batch()
+    supervised = Supervised("l1", mse_share=0.25)
+    criterion = Distilled(supervised, "hmds_c", Guide(teacher), DistillConfig(matches=MATCHES), WIDTHS)
+    with torch.no_grad():
+        gap = student(noisy, sigma) - teacher(noisy, sigma)
+        for progress, expected in ((0.5, gap.abs().mean()), (0.75, gap.square().mean())):
+            criterion.begin_step(torch.Generator(), progress)
+            output = criterion(student, noisy, clean, sigma)["hmds_c.output"]
+            assert output.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
 def test_nested_noise_has_the_right_variances_and_correlation():
     shape = (2, 1, 400, 400)
     generator = torch.Generator().manual_seed(0)

@@ -31,6 +31,12 @@ def test_presets_keep_to_their_size(preset):
     assert network.receptive_field_radius <= 96
 
 
+@pytest.mark.parametrize("field", ["joint_blocks", "later_down"])
+def test_stages_that_share_weights_cannot_differ(field):
+    with pytest.raises(ValueError, match=field):
+        ModelConfig(shared=True, **{field: False})
+
+
 @pytest.mark.parametrize("changes", VARIANTS, ids=str)
 @pytest.mark.parametrize("size", [(37, 31), (1, 1), (2, 9), (16, 16)])
 def test_contract(changes, size):

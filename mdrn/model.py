@@ -34,6 +34,7 @@ class ModelConfig:
             them on its way down and the last on its way up.
         finest_down: whether a stage has blocks at the finest scale on its way down.
         later_down: whether stages after the first have blocks on their way down; without, they degrade and fuse alone.
+        later_coarsest: whether stages without blocks on their way down have those at the coarsest scale all the same.
         fusion: how a stage sees the one before: its input is that one's result plus the head's features, 'input';
             'cross' also adds the earlier stage's reconstruction features, through 1x1 convolutions, at every scale;
             'coarse' does so at every scale but the finest, whose features are in the input already.
@@ -54,6 +55,7 @@ class ModelConfig:
     joint_blocks: bool = True
     finest_down: bool = True
     later_down: bool = True
+    later_coarsest: bool = False
     fusion: str = "cross"
     corrects: str = "restored"
     activation: str = "relu"
@@ -70,6 +72,7 @@ class ModelConfig:
             "joint_blocks": type(self.joint_blocks) is bool and (self.joint_blocks or not self.shared),
             "finest_down": type(self.finest_down) is bool,
             "later_down": type(self.later_down) is bool and (self.later_down or not self.shared),
+            "later_coarsest": type(self.later_coarsest) is bool and not (self.later_coarsest and self.later_down),
             "fusion": self.fusion in _FUSIONS,
             "corrects": self.corrects in _CORRECTED,
             "activation": self.activation in _ACTIVATIONS,
@@ -180,7 +183,9 @@ class MDRN(nn.Module, OnHub):
             first, last, joint = index == 0, index == count - 1, config.joint_blocks
             fused = config.fusion != "input" and config.stages > 1 and (config.shared or not first)
             finest = config.finest_down and (joint or first)
-            encodes = [finest, *[True] * coarser] if config.later_down or first else [False] * (coarser + 1)
+            encodes = [finest, *[True] * coarser]
+            if not (config.later_down or first):
+                encodes = [*[False] * coarser, config.later_coarsest]
             decodes = [joint or last, *[True] * (coarser - 1)]
             self.stages.append(Stage(config, fused, encodes, decodes))
         self.tails = nn.ModuleList(nn.Conv2d(width, config.channels * factor**2, 3, padding=1) for _ in range(count))

@@ -14,6 +14,7 @@ VARIANTS = [
     {"finest_down": False, "fusion": "coarse", "corrects": "noisy", "stages": 3},
     {"finest_down": False, "later_down": False, "fusion": "coarse", "corrects": "noisy"},
     {"later_down": False, "stages": 3},
+    {"later_down": False, "later_coarsest": True, "stages": 3},
     {"fusion": "coarse"},
     {"corrects": "noisy"},
     {"entry": 1},
@@ -35,6 +36,11 @@ def test_presets_keep_to_their_size(preset):
 def test_stages_that_share_weights_cannot_differ(field):
     with pytest.raises(ValueError, match=field):
         ModelConfig(shared=True, **{field: False})
+
+
+def test_stages_with_every_block_have_those_at_the_coarsest_scale_already():
+    with pytest.raises(ValueError, match="later_coarsest"):
+        ModelConfig(later_coarsest=True)
 
 
 @pytest.mark.parametrize("changes", VARIANTS, ids=str)

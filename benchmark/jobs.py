@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -80,13 +80,18 @@ def choose_sets(root: Path | None, asked: list[str] | None) -> tuple[list[str], 
     return found, f"test sets in {root}: {', '.join(found)}{missing}"
 
 
-def choose_methods(methods: list[Method], asked: list[str] | None) -> list[Method]:
+def choose_methods(methods: list[Method], asked: list[str] | None, untrained: Sequence[str] = ()) -> list[Method]:
     """Keep the methods whose names match one of the patterns asked for; None keeps all but those on request.
+
+    Args:
+        methods: those there are.
+        asked: patterns.
+        untrained: names of networks that will be there once they are trained.
 
     Raises:
         MethodError: if a pattern matches nothing.
     """
-    names = [method.name for method in methods] + [ESTIMATOR]
+    names = [*(method.name for method in methods), *untrained, ESTIMATOR]
     for pattern in asked or []:
         if pattern == BM3D and BM3D not in names:
             raise MethodError("--methods bm3d: not installed; `pip install bm3d` (its licence: non-commercial use)")

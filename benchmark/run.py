@@ -130,9 +130,7 @@ def _benchmark(options: argparse.Namespace, out: Path) -> int:
         planned_sets = PLANS[options.preset].sets
     sets, found = jobs.choose_sets(root, options.sets or (list(planned_sets) if planned_sets else None))
     print(found)
-    if options.dry_run:
-        runs = [run for run in runs if run.finished]
-    else:
+    if not options.dry_run:
         _check_writable(out)
         prepare.train_missing(options, runs, root)
     conditions = Conditions(options.protocol, options.noise_seed, options.device, _lpips_trunk(options.lpips))
@@ -167,13 +165,16 @@ def _wanted(options: argparse.Namespace, runs: list, sets: list[str]) -> list:
     patterns = [name for name in options.methods or [] if name not in files]
     available = methods.without_weights()
     if options.preset:
-        teachers = [run.teacher for run in runs if run.teacher and weights_exist(run.teacher)]  # measured like students
-        weights = dict.fromkeys([*teachers, *(str(run.weights) for run in runs)])
+        trained = [run for run in runs if run.finished]
+        teachers = [run.teacher for run in trained if run.teacher and weights_exist(run.teacher)]
+        weights = dict.fromkeys([*teachers, *(str(run.weights) for run in trained)])  # teachers are measured, too
         available += [methods.network(name, options.preset) for name in weights]
     else:
         available += methods.networks(mdrn.list_models(), "released")
     everything = not options.methods
-    chosen = jobs.choose_methods(available, None if everything else patterns) + methods.networks(files, "given")
+    untrained = [run.config.id for run in runs if not run.finished]  # a dry run leaves them so
+    chosen = jobs.choose_methods(available, None if everything else patterns, untrained)
+    chosen += methods.networks(files, "given")
     estimator = everything or any(fnmatch.fnmatch(rows.ESTIMATOR, pattern) for pattern in patterns)
     levels = tuple(options.levels) if options.levels else None
     if options.preset and levels is None:

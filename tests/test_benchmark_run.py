@@ -66,6 +66,8 @@ def test_without_data_the_samples_are_used_and_it_says_so(capsys):
 def test_dry_run_writes_nothing(tmp_path):
     assert run.main([*FAST, "--dry-run"]) == 0
     assert run.main(["--preset", "smoke", "--dry-run", "--quiet"]) == 0
+    assert run.main(["--preset", "smoke", "--dry-run", "--quiet", "--methods", "mdrn_tiny.*"]) == 0
+    assert run.main(["--preset", "smoke", "--dry-run", "--quiet", "--methods", "mdrn.*"]) == 2  # not in this plan
     assert not (tmp_path / "results").exists()
     assert not (tmp_path / "runs").exists()
 

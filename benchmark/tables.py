@@ -42,7 +42,7 @@ def quality(results: Results, plan: str, protocol: str, set_name: str) -> Table 
     if any(line.endswith(AUTO) for line in means.index.levels[0]):
         notes.append(f"`{AUTO}`: the noise level is estimated from the noisy image, not known.")
     if len(parts) == 3 and frame.lpips.isna().any():
-        notes.append(f"LPIPS {EMPTY}: not computed, the weights of its trunk were not at hand.")
+        notes.append(f"LPIPS {EMPTY}: not computed (`--lpips none`, or the weights of its trunk were not at hand).")
     if protocol == "awgn":
         quoted, sources = _published_lines(set_name, levels)
         lines += quoted

@@ -14,6 +14,8 @@ RANGE = "mdrn.plain_n0-75_s0"
 FLOORS = {  # dB at levels 15, 25 and 50, or at the network's own
     "mdrn.plain_n25_s0": {"Set12": (30.28,), "BSD68": (29.14,)},
     "mdrn.hmds_n25_s0": {"Set12": (30.27,), "BSD68": (29.14,)},
+    "mdrn.plain_n50_s0": {"Set12": (27.09,), "BSD68": (26.22,)},
+    "mdrn.hmds_n50_s0": {"Set12": (27.09,), "BSD68": (26.22,)},
     "mdrn.plain_n0-75_s0": {"Set12": (32.45, 30.15, 27.09), "BSD68": (31.48, 29.07, 26.22)},
     "mdrn.hmds_n0-75_s0": {"Set12": (32.41, 30.12, 27.08), "BSD68": (31.46, 29.06, 26.22)},
     "mdrn_tiny.plain_n25_s0": {"Set12": (29.90,), "BSD68": (28.89,)},

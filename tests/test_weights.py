@@ -18,6 +18,8 @@ FLOORS = {  # dB at levels 15, 25 and 50, or at the network's own
     "mdrn.hmds_n50_s0": {"Set12": (27.09,), "BSD68": (26.22,)},
     "mdrn.plain_n0-75_s0": {"Set12": (32.45, 30.15, 27.09), "BSD68": (31.48, 29.07, 26.22)},
     "mdrn.hmds_n0-75_s0": {"Set12": (32.41, 30.12, 27.08), "BSD68": (31.46, 29.06, 26.22)},
+    "mdrn_tiny.plain_n15_s0": {"Set12": (32.17,), "BSD68": (31.28,)},
+    "mdrn_tiny.hmds_n15_s0": {"Set12": (32.17,), "BSD68": (31.28,)},
     "mdrn_tiny.plain_n25_s0": {"Set12": (29.90,), "BSD68": (28.89,)},
     "mdrn_tiny.hmds_n25_s0": {"Set12": (29.90,), "BSD68": (28.89,)},
     "mdrn_tiny.plain_n0-75_s0": {"Set12": (32.07, 29.78, 26.73), "BSD68": (31.22, 28.83, 26.00)},

@@ -25,7 +25,8 @@ def all_figures(results: Results, curves: Path, plan: str, protocol: str) -> lis
     if protocol == "awgn":
         drawn += [against_parameters(results, frame, suffix), against_time(results, frame, suffix)]
     drawn += [progressive(results, plan, protocol, suffix), gain_by_level(frame, protocol, suffix)]
-    drawn += [gain_by_image(frame, protocol, suffix), training_curves(frame, curves, suffix)]
+    drawn += [gain_by_image(frame, protocol, suffix)]
+    drawn += [training_curves(frame, curves, suffix, colour) for colour in (False, True)]
     return [figure for figure in drawn if figure is not None]
 
 
@@ -216,18 +217,20 @@ def gain_by_image(frame: pd.DataFrame, protocol: str, suffix: str) -> Figure | N
         return finish(figure, f"gain_by_image_{protocol}{suffix}", caption)
 
 
-def training_curves(frame: pd.DataFrame, curves: Path, suffix: str) -> Figure | None:
-    """Validation PSNR against training patches, one panel for each level; None without curves."""
-    runs = sorted({run for run in frame.method[frame.weights != ""] if not run.startswith("teacher.")})
+def training_curves(frame: pd.DataFrame, curves: Path, suffix: str, colour: bool) -> Figure | None:
+    """Validation PSNR during the run that ended in a network, one panel for each level; None without curves.
+
+    A network's run may go on from an earlier one's weights and be of any length: the axis is the share of its steps.
+    """
+    sizes = {run: parts["size"] for run in set(frame.method[frame.weights != ""]) if (parts := RUN_ID.match(run))}
+    runs = sorted(run for run, size in sizes.items() if size != "teacher" and size.endswith("_rgb") is colour)
     records = [json.loads((curves / f"{run}.json").read_text()) for run in runs if (curves / f"{run}.json").is_file()]
     panels: dict[str, list[tuple[str, list[float], list[float]]]] = {}
     for record in records:
         history = record["history"]
-        earlier = record.get("earlier_patches", 0)  # of the run whose weights this one started from
         for level in history[-1]["psnr"] if history else ():
-            scale = (record["patches"] - earlier) / history[-1]["step"]
             points = (
-                [(earlier + entry["step"] * scale) / 1000 for entry in history],
+                [100 * entry["step"] / history[-1]["step"] for entry in history],
                 [entry["psnr"][level] for entry in history],
             )
             panels.setdefault(level, []).append((record["id"], *points))
@@ -238,20 +241,20 @@ def training_curves(frame: pd.DataFrame, curves: Path, suffix: str) -> Figure | 
     colours = {label: index for index, label in enumerate(sorted(labels))}
     with column_axes(len(ordered)) as (figure, grid):
         for axes, level in zip(grid, ordered, strict=True):
-            for run, patches, psnr in panels[level]:
+            for run, shares, psnr in panels[level]:
                 index = colours[_network_label(run)]
                 style = {
                     "color": COLOURS[index % len(COLOURS)],
                     "linestyle": ("-", "--", ":")[index // len(COLOURS) % 3],
                 }
-                axes.plot(patches, psnr, label=_network_label(run), **style)
+                axes.plot(shares, psnr, label=_network_label(run), **style)
             axes.set_title(f"level {level}")
             axes.set_ylabel("validation PSNR (dB)")
         lines = {line.get_label(): line for axes in grid for line in axes.get_lines()}
         figure.legend([lines[label] for label in colours], colours, loc="outside lower center", ncols=2)
-        grid[-1].set_xlabel("training patches (thousands)")
-        caption = "Training curves: mean PSNR on the validation split against patches seen."
-        return finish(figure, f"training_curves{suffix}", caption)
+        grid[-1].set_xlabel("share of the run's steps (%)")
+        caption = f"Mean PSNR on the validation split during each {'colour' if colour else 'grey'} network's last run."
+        return finish(figure, f"training_curves{'_rgb' if colour else ''}{suffix}", caption)
 
 
 def _line_style(index: int) -> dict[str, str]:

@@ -144,6 +144,18 @@ def test_figures_are_drawn_and_the_same_again(out):
     assert all(f"](figures/{name}.png)" in page for name in NAMES)
 
 
+def test_curves_of_colour_networks_have_a_figure_of_their_own(out):
+    loaded = results.load(out)
+    frame = loaded.of_plan("released").replace({"method": {"mdrn.plain_n25_s0": "mdrn_rgb.plain_n25_s0"}})
+    curves = out / "curves" / "released"
+    record = json.loads((curves / "mdrn.plain_n25_s0.json").read_text()) | {"id": "mdrn_rgb.plain_n25_s0"}
+    (curves / "mdrn_rgb.plain_n25_s0.json").write_text(json.dumps(record))
+    grey, colour = (figures.training_curves(frame, curves, "", kind) for kind in (False, True))
+    assert (grey.name, colour.name) == ("training_curves", "training_curves_rgb")
+    assert "mdrn_tiny.plain" in grey.svg.decode() and "rgb" not in grey.svg.decode()
+    assert "mdrn_rgb.plain" in colour.svg.decode() and "tiny" not in colour.svg.decode()
+
+
 def test_files_of_an_earlier_report_go_and_others_stay(out, monkeypatch):
     monkeypatch.setattr(report, "all_figures", lambda *_: [])
     (out / "figures").mkdir()

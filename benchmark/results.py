@@ -9,6 +9,7 @@ import csv
 import dataclasses
 import functools
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -64,6 +65,10 @@ class Results:
         """What the newest record of a method says of it, such as 'parameters'; None where it says nothing."""
         evaluations = self.images[self.images.method == method].evaluation
         return self.records.get(evaluations.iloc[-1], {}).get(name) if len(evaluations) else None
+
+    def parameters(self, methods: Iterable[str]) -> int | None:
+        """What the largest network of a table's line has; None for methods without."""
+        return max((count for method in methods if (count := self.fact(method, "parameters"))), default=None)
 
 
 def load(out: Path) -> Results:

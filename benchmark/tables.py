@@ -33,12 +33,12 @@ def quality(results: Results, plan: str, protocol: str, set_name: str) -> Table 
     parts = ("PSNR", "SSIM") if frame.lpips.isna().all() else ("PSNR", "SSIM", "LPIPS")
     lines = []
     for line in sorted(means.index.levels[0], key=order_of):
-        method = frame[frame.method.map(line_of) == line].method.iloc[0]
+        size = results.parameters(frame.method[frame.method.map(line_of) == line].unique())
         cells = [_scores(means, (line, level), len(parts)) for level in levels]
-        lines.append((f"`{line}`", millions(results.fact(method, "parameters")), *cells))
+        lines.append((f"`{line}`", millions(size), *cells))
     notes = [PROTOCOLS[protocol]]
     if any("n*" in line for line in means.index.levels[0]):
-        notes.append("`n*`: one network for each level.")
+        notes.append("`n*`: one network for each level; parameters of the largest.")
     if any(line.endswith(AUTO) for line in means.index.levels[0]):
         notes.append(f"`{AUTO}`: the noise level is estimated from the noisy image, not known.")
     if len(parts) == 3 and frame.lpips.isna().any():

@@ -46,6 +46,13 @@ def test_the_table_has_means_and_what_others_printed(out):
     assert "as published" in published and "30.4" in published
 
 
+def test_a_line_of_several_networks_has_the_largest_ones_parameters(out):
+    other = dataclasses.replace(ROW, method="mdrn.plain_n50_s0", noise_level=50.0, evaluation="r", psnr=27.0)
+    rows.append(out / rows.ROWS, [other])
+    rows.append_evaluation(out / rows.EVALUATIONS, {"id": "r", "images": 1, "parameters": 600_000})
+    assert "| `mdrn.plain_n*_s0` | 0.600 M | – / 30.55 / 27.00 |" in overview.table(results.load(out))
+
+
 def test_colour_networks_have_a_table_of_their_own(out):
     assert "| colour |" not in overview.table(results.load(out))
     ours = {"method": "mdrn_rgb.plain_n0-75_s0", "set": "CBSD68", "evaluation": "r"}

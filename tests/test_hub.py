@@ -107,15 +107,17 @@ def test_pushing_uploads_weights_config_and_card_with_the_rows_numbers(tmp_path,
     )
     assert "image-denoising" in card.data.tags and card.data.model_name == RELEASED
     rows = results.load(RESULTS).final
-    rows = rows[(rows.method == RELEASED) & (rows["set"] == "BSD68") & (rows.noise_seed == 0)]
+    rows = rows[(rows.plan == "released") & (rows.method == RELEASED) & (rows["set"] == "BSD68")]
+    rows = rows[rows.noise_seed == 0]
     expected = rows[(rows.noise_level == 25) & (rows.protocol == "awgn")].psnr.mean()
     (told,) = [r for r in card.data.eval_results if r.dataset_type == "bsd68" and r.metric_type == "psnr"]
     assert told.metric_value == pytest.approx(expected, abs=5e-4)
     assert f"| BSD68 | 68 | 25 | awgn | {expected:.2f} |" in text and 'from_pretrained("user/name")' in text
 
 
-def test_a_dry_run_shows_it_and_uploads_nothing(uploads, capsys):
-    assert publish.main([RELEASED, "--repo", "user/name", "--dry-run", "--results", str(RESULTS)]) == 0
+@pytest.mark.parametrize("name", [RELEASED, "mdrn.plain_n50_s0"])  # plans trained others of these ids
+def test_a_dry_run_shows_it_and_uploads_nothing(name, uploads, capsys):
+    assert publish.main([name, "--repo", "user/name", "--dry-run", "--results", str(RESULTS)]) == 0
     said = capsys.readouterr().out
     assert uploads == [] and "model.safetensors: " in said and "model-index:" in said and "| Set12 | 12 |" in said
 

@@ -91,7 +91,8 @@ def test_bf16_is_named_and_near(tmp_path, monkeypatch):
         with torch.inference_mode():
             restored, exact = network(noisy, 0.1), presets[name.removesuffix(" (bf16)")](noisy, 0.1)
         assert restored.dtype == torch.float32 and not torch.equal(restored, exact)
-        assert (restored - exact).abs().mean() < torch.finfo(torch.bfloat16).eps * exact.abs().mean()
+        rounding = torch.finfo(torch.bfloat16).eps / 2
+        assert (restored - exact).abs().mean() < rounding * exact.abs().mean()
     asked = []
     monkeypatch.setattr(speed, "measure", lambda models, *a: asked.append(set(models)) or 1 / 0)
     for extra in ([], ["--bf16"]):

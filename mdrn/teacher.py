@@ -20,7 +20,8 @@ class TeacherConfig:
     Args:
         channels: 1 for grey, 3 for RGB.
         widths: feature channels at each scale, finest first; each further scale halves the resolution.
-        blocks: blocks at each scale, on the way down and on the way up; as many at the coarsest scale.
+        blocks: blocks at each scale on the way down.
+        decodes: blocks at each scale but the coarsest on the way up, finest first; () means `blocks` at each.
         expansion: width of a block's inside, relative to its outside.
         entry: pixel-unshuffle factor of the head.
 
@@ -31,21 +32,32 @@ class TeacherConfig:
     channels: int = 1
     widths: tuple[int, ...] = (48, 96, 160)
     blocks: int = 2
+    decodes: tuple[int, ...] = ()
     expansion: int = 2
     entry: int = 2
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(self.widths))
+        object.__setattr__(self, "decodes", tuple(self.decodes))
         allowed = {
             "channels": self.channels in (1, 3),
             "widths": 2 <= len(self.widths) <= 5 and all(type(w) is int and 1 <= w <= 512 for w in self.widths),
             "blocks": type(self.blocks) is int and 1 <= self.blocks <= 16,
+            "decodes": not self.decodes
+            or (
+                len(self.decodes) == len(self.widths) - 1 and all(type(n) is int and 0 <= n <= 16 for n in self.decodes)
+            ),
             "expansion": type(self.expansion) is int and 1 <= self.expansion <= 8,
             "entry": self.entry in (1, 2, 4),
         }
         for name, ok in allowed.items():
             if not ok:
                 raise ValueError(f"TeacherConfig.{name}: got {getattr(self, name)!r}, outside what is allowed")
+
+    @property
+    def blocks_up(self) -> tuple[int, ...]:
+        """Blocks at each scale on the way up, finest first."""
+        return self.decodes or (self.blocks,) * (len(self.widths) - 1)
 
     def build(self) -> Teacher:
         """Return the network with fresh weights."""
@@ -88,14 +100,16 @@ class Teacher(nn.Module):
         widths, factor = config.widths, config.entry
         pairs = list(zip(widths[:-1], widths[1:], strict=True))
 
-        def blocks(width: int) -> nn.Sequential:
-            return nn.Sequential(*(FusedBottleneck(width, config.expansion) for _ in range(config.blocks)))
+        def blocks(width: int, number: int) -> nn.Sequential:
+            return nn.Sequential(*(FusedBottleneck(width, config.expansion) for _ in range(number)))
 
         self.head = nn.Conv2d(config.channels * factor**2 + 1, widths[0], 3, padding=1)
-        self.encode = nn.ModuleList(blocks(w) for w in widths)
+        self.encode = nn.ModuleList(blocks(w, config.blocks) for w in widths)
         self.down = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in pairs)
         self.up = nn.ModuleList(nn.ConvTranspose2d(coarse, fine, 2, stride=2) for fine, coarse in pairs)
-        self.decode = nn.ModuleList(blocks(w) for w in widths[:-1])
+        self.decode = nn.ModuleList(
+            blocks(width, number) for width, number in zip(widths[:-1], config.blocks_up, strict=True)
+        )
         self.tail = nn.Conv2d(widths[0], config.channels * factor**2, 3, padding=1)
 
     @property
@@ -107,9 +121,10 @@ class Teacher(nn.Module):
     def receptive_field_radius(self) -> int:
         """Pixels of context beyond an aligned tile's edge that can change the tile's result."""
         scales = [self.config.entry * 2**i for i in range(len(self.config.widths))]
+        up = zip(reversed(scales[:-1]), reversed(self.config.blocks_up), strict=True)
         reach = scales[0]
-        for scale in [*scales[:-1], *reversed(scales)]:
-            reach = -(-reach // scale) * scale + self.config.blocks * scale
+        for scale, blocks in [*((scale, self.config.blocks) for scale in scales), *up]:
+            reach = -(-reach // scale) * scale + blocks * scale
         return reach + scales[0]
 
     def forward(self, noisy: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:

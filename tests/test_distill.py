@@ -63,9 +63,13 @@ def test_teacher_is_no_linear_filter():
             assert (block(a + b) + block(torch.zeros_like(a)) - block(a) - block(b)).abs().max() > 1e-4
 
 
-def test_teacher_preset_and_its_receptive_field():
+def test_teacher_preset_has_the_size_it_may_have():
     assert 2_000_000 <= count_parameters(TEACHERS["teacher"].build()) <= 3_000_000
-    teacher = TeacherConfig(widths=(4, 4, 4), blocks=2).build().double().eval()
+
+
+@pytest.mark.parametrize("decodes", [(), (2, 0), (1, 3)])
+def test_receptive_field_of_the_teacher(decodes):
+    teacher = TeacherConfig(widths=(4, 4, 4), blocks=2, decodes=decodes).build().double().eval()
     radius, stride = teacher.receptive_field_radius, teacher.stride
     halo = -(-radius // stride) * stride
     size = 2 * halo + 3 * stride
@@ -74,7 +78,18 @@ def test_teacher_preset_and_its_receptive_field():
     teacher(noisy, 0.1)[..., inner, inner].sum().backward()
     reached = noisy.grad.abs().amax(dim=(0, 1)).nonzero()
     assert radius - stride < halo - reached.min() <= radius
-    for field, value in (("widths", (8,)), ("blocks", 0), ("channels", 2), ("expansion", 0), ("entry", 3)):
+
+
+def test_teacher_configuration_is_held_to_its_limits():
+    for field, value in (
+        ("widths", (8,)),
+        ("blocks", 0),
+        ("decodes", (1,)),
+        ("decodes", (1, -1)),
+        ("channels", 2),
+        ("expansion", 0),
+        ("entry", 3),
+    ):
         with pytest.raises(ValueError, match=field):
             TeacherConfig(**{field: value})
 

@@ -37,7 +37,8 @@ def against_parameters(results: Results, frame: pd.DataFrame, suffix: str) -> Fi
         return None
     set_name, level, means = chosen
     ours = [
-        (results.fact(network, "parameters") / 1e6, psnr, _network_label(network)) for network, psnr in means.items()
+        (results.parameters(frame[frame.method == network]) / 1e6, psnr, _network_label(network))
+        for network, psnr in means.items()
     ]
     quoted = published()
     quoted = quoted[(quoted["set"] == set_name) & (quoted.level == level) & quoted.params_m.notna()]

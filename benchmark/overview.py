@@ -49,7 +49,7 @@ def _ours(results: Results, sets: tuple[str, ...]) -> list[str]:
     means = frame.groupby(["line", "set", "noise_level"]).psnr.mean()
     lines = []
     for line in sorted(frame.line.unique(), key=order_of):
-        size = results.parameters(frame.method[frame.line == line].unique())
+        size = results.parameters(frame[frame.line == line])
         cells = [_cell({level: means.get((line, name, level)) for level in LEVELS}) for name in sets]
         if set(cells) != {EMPTY}:
             lines.append(_line(f"`{line}`", size, cells))

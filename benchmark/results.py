@@ -9,7 +9,6 @@ import csv
 import dataclasses
 import functools
 import re
-from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -61,14 +60,10 @@ class Results:
         """The final rows of one plan's networks and of methods without weights."""
         return self.final[self.final.plan.isin((plan, ""))]
 
-    def fact(self, method: str, name: str) -> object:
-        """What the newest record of a method says of it, such as 'parameters'; None where it says nothing."""
-        evaluations = self.images[self.images.method == method].evaluation
-        return self.records.get(evaluations.iloc[-1], {}).get(name) if len(evaluations) else None
-
-    def parameters(self, methods: Iterable[str]) -> int | None:
-        """What the largest network of a table's line has; None for methods without."""
-        return max((count for method in methods if (count := self.fact(method, "parameters"))), default=None)
+    def parameters(self, shown: pd.DataFrame) -> int | None:
+        """What the largest network behind some rows has, by their own records; None for methods without."""
+        records = (self.records.get(evaluation, {}) for evaluation in shown.evaluation.unique())
+        return max((record["parameters"] for record in records if record.get("parameters")), default=None)
 
 
 def load(out: Path) -> Results:

@@ -33,7 +33,7 @@ def quality(results: Results, plan: str, protocol: str, set_name: str) -> Table 
     parts = ("PSNR", "SSIM") if frame.lpips.isna().all() else ("PSNR", "SSIM", "LPIPS")
     lines = []
     for line in sorted(means.index.levels[0], key=order_of):
-        size = results.parameters(frame.method[frame.method.map(line_of) == line].unique())
+        size = results.parameters(frame[frame.method.map(line_of) == line])
         cells = [_scores(means, (line, level), len(parts)) for level in levels]
         lines.append((f"`{line}`", millions(size), *cells))
     notes = [PROTOCOLS[protocol]]

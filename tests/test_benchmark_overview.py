@@ -53,6 +53,13 @@ def test_a_line_of_several_networks_has_the_largest_ones_parameters(out):
     assert "| `mdrn.plain_n*_s0` | 0.600 M | – / 30.55 / 27.00 |" in overview.table(results.load(out))
 
 
+def test_parameters_are_those_of_the_rows_shown(out):
+    later = dataclasses.replace(ROW, plan="hmds_100", weights="another", evaluation="r")
+    rows.append(out / rows.ROWS, [later])
+    rows.append_evaluation(out / rows.EVALUATIONS, {"id": "r", "images": 1, "parameters": 900_000})
+    assert "| `mdrn.plain_n*_s0` | 0.570 M |" in overview.table(results.load(out))
+
+
 def test_colour_networks_have_a_table_of_their_own(out):
     assert "| colour |" not in overview.table(results.load(out))
     ours = {"method": "mdrn_rgb.plain_n0-75_s0", "set": "CBSD68", "evaluation": "r"}

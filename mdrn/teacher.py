@@ -64,7 +64,7 @@ class TeacherConfig:
         return Teacher(self)
 
 
-TEACHERS: dict[str, TeacherConfig] = {"teacher": TeacherConfig()}
+TEACHERS: dict[str, TeacherConfig] = {"teacher": TeacherConfig(widths=(48, 96, 160, 128), decodes=(2, 2, 0))}
 
 
 class FusedBottleneck(nn.Module):

@@ -238,6 +238,7 @@ def figures(lines: pd.DataFrame, name: str) -> list[Figure]:
         axes.axvline(0.0, color="black", linewidth=0.8)
         axes.set_yticks(places, shown.arm)
         axes.set_ylim(-0.6, len(shown) - 0.4)
+        axes.locator_params(axis="x", nbins=4)
         axes.set_xlabel("validation PSNR minus plain (dB)")
         caption = f"Gain over plain training after {budget} steps, with 95 % intervals over images."
         drawn.append(finish(figure, f"arms_{name}", caption))

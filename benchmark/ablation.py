@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from mdrn.recipe import TrainConfig
+from mdrn.trainer import TrainingError
 
 from benchmark.comparisons import paired_bootstrap
 from benchmark.design import as_markdown, write_csv
@@ -27,9 +29,7 @@ from mdrn.checkpoint import CheckpointError, load, read_header
 from mdrn.data import DataError, data_root, read_uint8, validation_files
 from mdrn.distill import LOSSES, DistillConfig
 from mdrn.model import PRESETS
-from mdrn.recipe import TrainConfig
 from mdrn.train import fit_together, validate
-from mdrn.trainer import TrainingError
 
 ROWS, COSTS = "ablation.csv", "step_cost.csv"
 STUDY = ["size", "level", "teacher", "start", "batch", "recipe", "rate", "budget"]  # what arms share

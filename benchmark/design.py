@@ -19,13 +19,13 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from mdrn.recipe import TrainConfig
 
 from benchmark.drawing import Figure, column_axes, finish, scatter
 from benchmark.rows import write_bytes_atomically
 from benchmark.studies import CONCLUSIONS, REFERENCES, STUDIES
 from mdrn.allocator import reuse_freed_memory
 from mdrn.checkpoint import CheckpointError, read_header
-from mdrn.recipe import TrainConfig
 
 DESIGNS = ("designs", "light")  # studies of networks: these are timed, and drawn
 SHOWN_LEVELS = ("15", "25", "50")
@@ -65,9 +65,10 @@ def record_of(config: TrainConfig, name: str, steps: int, runs: str) -> Path:
 
 def measure(study: str, names: list[str], repeats: int = 5) -> dict[str, dict[str, float]]:
     """Return parameters, MACs, receptive field, training patches/s and time against DnCNN, all timed in turn."""
+    from mdrn.trainer import Trainer, build_criterion, draw_batch
+
     from benchmark import speed
     from benchmark.networks import DnCNN
-    from mdrn.trainer import Trainer, build_criterion, draw_batch
 
     candidates = {name: STUDIES[study][name] for name in names}
     models = {name: candidate.model.build().eval() for name, candidate in candidates.items()}

@@ -36,7 +36,7 @@ from mdrn.checkpoint import (
     tensors_sha256,
 )
 from mdrn.classical import CLASSICAL
-from mdrn.model import count_parameters
+from mdrn.denoiser import count_parameters
 from mdrn.noise import estimate_noise_level
 
 NOISY, BM3D = "noisy", "bm3d"

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mdrn.model import pad_to_multiple, pixel_shuffle, pixel_unshuffle, sigma_map
+from mdrn.denoiser import enter, pixel_shuffle, sigma_map
 
 
 class DnCNN(nn.Module):
@@ -72,8 +72,7 @@ class FFDNet(nn.Module):
 
     def forward(self, noisy: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
         height, width = noisy.shape[-2:]
-        halved = pixel_unshuffle(pad_to_multiple(noisy, 2), 2)
-        restored = self.body(torch.cat([halved, sigma_map(sigma, halved)], dim=1))
+        restored = self.body(enter(noisy, sigma_map(sigma, noisy), 2, 2))
         return pixel_shuffle(restored, 2)[..., :height, :width]
 
 

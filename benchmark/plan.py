@@ -13,13 +13,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import filelock
+from mdrn.recipe import TrainConfig
 from safetensors import SafetensorError, safe_open
 
 from benchmark.rows import short_hash
 from mdrn import train
 from mdrn.checkpoint import SUFFIX, CheckpointError, find_weights, read_header
 from mdrn.distill import DistillConfig
-from mdrn.recipe import TrainConfig
 
 RUNS = "runs"  # folder under --out with weights and training states; not for git
 PLAIN = "plain"

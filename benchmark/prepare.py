@@ -10,12 +10,13 @@ import dataclasses
 import fnmatch
 from pathlib import Path
 
+from mdrn.recipe import TrainConfig
+
 from benchmark import cluster, fetch, testsets
 from benchmark.plan import Run, describe, runs_of
 from benchmark.presets import PLANS
 from benchmark.training import PlanError, check_teachers, remaining_seconds, train_all
 from mdrn.checkpoint import read_header
-from mdrn.recipe import TrainConfig
 
 
 def fetch_missing(options: argparse.Namespace, root: Path | None) -> Path:

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from benchmark.plan import Plan
 from mdrn.recipe import TrainConfig
+
+from benchmark.plan import Plan
 from mdrn.teacher import TeacherConfig
 
 _SMOKE = {"batch_size": 8, "patch_size": 48, "data": ("samples",), "warmup_steps": 10, "ema_decay": 0.98}

@@ -32,8 +32,9 @@ from benchmark.networks import DnCNN, FFDNet, gmacs
 from benchmark.provenance import surroundings
 from mdrn.allocator import reuse_freed_memory
 from mdrn.classical import CLASSICAL
+from mdrn.denoiser import count_parameters
 from mdrn.inference import restore
-from mdrn.model import MDRN, PRESETS, count_parameters
+from mdrn.model import MDRN, PRESETS
 
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 SIZES = (256, 512, 1024, 3464)  # sides of squares; the last one has 12 megapixels

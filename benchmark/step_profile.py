@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from mdrn.recipe import NETWORKS, TrainConfig
+from mdrn.trainer import Trainer, build_criterion, draw_batch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmark.design import sample_source, write_csv, write_page
-from mdrn.recipe import NETWORKS, TrainConfig
-from mdrn.trainer import Trainer, build_criterion, draw_batch
 
 KINDS = {  # first match of the operator's name decides; the rest is 'other'
     "convolution": ("convolution", "conv_transpose"),

@@ -8,9 +8,9 @@ from __future__ import annotations
 import dataclasses
 
 import pandas as pd
+from mdrn.recipe import TrainConfig
 
 from mdrn.model import PRESETS, ModelConfig
-from mdrn.recipe import TrainConfig
 
 LEVELS = (0.0, 75.0)
 TINY = ModelConfig(widths=(16, 24, 32))  # what `mdrn_tiny` was when the studies were made

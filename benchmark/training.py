@@ -16,6 +16,8 @@ from pathlib import Path
 
 import filelock
 import torch
+from mdrn.recipe import TrainConfig
+from mdrn.trainer import Trainer, build_criterion, draw_batch
 
 from benchmark.plan import Run, groups_of, teacher_missing, weights_exist
 from benchmark.report import CURVES
@@ -23,9 +25,7 @@ from benchmark.rows import short_hash, write_atomically
 from mdrn import checkpoint, train
 from mdrn.data import PatchSource, read_uint8, sample_files
 from mdrn.distill import Guide
-from mdrn.recipe import TrainConfig
 from mdrn.teacher import TEACHERS
-from mdrn.trainer import Trainer, build_criterion, draw_batch
 
 _WARM_STEPS, _TIMED_STEPS = 3, 8
 

@@ -13,7 +13,7 @@ import torch
 import mdrn
 from demo.errors import DemoError, told_to_the_visitor
 from mdrn import checkpoint, inference
-from mdrn.model import count_parameters
+from mdrn.denoiser import count_parameters
 
 AUTOMATIC = "automatic"
 

@@ -1,7 +1,37 @@
-"""MDRN: a lightweight progressive image denoiser, and HMDS, its distillation strategies."""
+"""MDRN: a lightweight progressive image denoiser, and HMDS, its distillation strategies.
 
-from mdrn._version import __version__
-from mdrn.checkpoint import list_models, load
-from mdrn.inference import denoise
+The names are imported when they are first used, so that `mdrn --version` need not wait for torch.
+"""
 
-__all__ = ["__version__", "denoise", "list_models", "load"]
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mdrn.checkpoint import list_models, load
+    from mdrn.denoiser import MdrnError
+    from mdrn.inference import denoise, restore
+    from mdrn.model import MDRN
+
+__version__ = "0.2.0"
+__all__ = ["MDRN", "MdrnError", "__version__", "denoise", "list_models", "load", "restore"]
+
+_HOMES = {
+    "MDRN": "model",
+    "MdrnError": "denoiser",
+    "denoise": "inference",
+    "list_models": "checkpoint",
+    "load": "checkpoint",
+    "restore": "inference",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'mdrn' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"mdrn.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

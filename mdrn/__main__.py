@@ -1,4 +1,4 @@
-"""The command line: `python -m mdrn denoise | info | export | train | average`, also installed as `mdrn`.
+"""The command line: `python -m mdrn denoise | info | export | train`, also installed as `mdrn`.
 
 Exit codes: see `EXIT_CODES`, which --help shows.
 """
@@ -57,33 +57,32 @@ def _parser() -> argparse.ArgumentParser:
 
     train = commands.add_parser("train", help="train one network; run again to resume")
     train.add_argument("--preset", default="mdrn", help="mdrn, mdrn_tiny, mdrn_rgb, mdrn_tiny_rgb or teacher")
-    train.add_argument("--noise-level", type=_noise_range, default=(25.0, 25.0), metavar="N|LOW-HIGH")
-    train.add_argument(
-        "--strategy", nargs="+", default=["plain"], help="plain, hmds_c, hmds_n or hmds; several train side by side"
-    )
+    train.add_argument("--noise-level", type=_noise_range, metavar="N|LOW-HIGH", help="default: 0-75")
+    train.add_argument("--strategy", help="plain (default), hmds_c, hmds_n or hmds")
     train.add_argument("--teacher", help="released id or weights file; every strategy but plain needs one")
-    train.add_argument("--seed", type=int, default=0)
-    train.add_argument("--steps", type=int, required=True)
+    train.add_argument("--seed", type=int)
+    train.add_argument("--steps", type=int, help="length of the run; default: 20000")
+    train.add_argument("--minutes", type=float, help="end after so much training time, if not after the steps")
     train.add_argument("--batch-size", type=int)
     train.add_argument("--patch-size", type=int)
-    train.add_argument("--large-patches", type=float, metavar="SHARE", help="of the steps, on patches twice as large")
+    train.add_argument(
+        "--large-patches", type=float, metavar="SHARE", help="of the run, its end, on patches twice as large"
+    )
+    train.add_argument(
+        "--map-share", type=float, metavar="SHARE", help="of the patches whose level differs across them"
+    )
+    train.add_argument("--pool", type=int, metavar="DRAWS", help="read so many stored draws instead of fresh ones")
     train.add_argument("--learning-rate", type=float)
-    train.add_argument("--loss", help="l1, charbonnier, mse or log_mse")
-    train.add_argument("--mse-share", type=float, metavar="SHARE", help="of the steps, the last, on squared error")
+    train.add_argument("--loss", help="mse (default), l1 or log_mse")
     train.add_argument("--data", nargs="+", help="training sets: bsds, extra, samples")
     train.add_argument("--init-from", help="released id or weights file to start from")
-    train.add_argument("--cycle", type=int, help="number of a run in such a chain: each sees other batches")
     train.add_argument("--data-root", type=Path, help="folder with BSDS500/ (default: MDRN_DATA)")
     train.add_argument("--out", type=Path, default=Path("runs"), help="folder for checkpoints and weights")
+    train.add_argument("--pools", type=Path, help="folder of stored draws (default: pools in --out)")
+    train.add_argument("--plan", default="", help="name of the plan that the run belongs to, for the file's header")
     train.add_argument("--device", default=None, help="cpu or cuda (default: cuda if there is one)")
     train.add_argument("--threads", type=int, help="CPU threads")
     train.set_defaults(run=_train)
-
-    mean = commands.add_parser("average", help="the mean of the weights of runs that went on from each other")
-    mean.add_argument("file", type=Path, nargs="+", help="weights files in the order of their runs")
-    mean.add_argument("-o", "--output", type=Path, required=True)
-    mean.add_argument("--data-root", type=Path, help="folder with BSDS500/ (default: MDRN_DATA)")
-    mean.set_defaults(run=_average)
     return parser
 
 
@@ -97,7 +96,7 @@ def _noise_range(text: str) -> tuple[float, float]:
 
 def _info(options: argparse.Namespace) -> int:
     from mdrn import checkpoint
-    from mdrn.model import count_parameters
+    from mdrn.denoiser import count_parameters
 
     problems = 0
     for name in options.model or checkpoint.list_models():
@@ -112,7 +111,7 @@ def _info(options: argparse.Namespace) -> int:
         print(
             f"{header.id}: {'grey' if model.config.channels == 1 else 'RGB'}, {count_parameters(model) / 1e6:.3f} M "
             f"parameters, noise level {f'{low:g}' if low == high else f'{low:g} to {high:g}'}, "
-            f"{getattr(model.config, 'stages', 1)} stages, {header.patches:,} training patches "
+            f"{len(getattr(model.config, 'stages', [1]))} stages, {header.patches:,} training patches "
             f"({data}, recipe {recipe}), receptive-field radius "
             f"{model.receptive_field_radius} px"
         )
@@ -133,32 +132,21 @@ def _export(options: argparse.Namespace) -> int:
     return 0
 
 
-def _average(options: argparse.Namespace) -> int:
-    from mdrn.average import average
-
-    psnr = average(options.file, options.output, options.data_root)
-    print(options.output, *(f"{value:.3f} dB at {level}" for level, value in psnr.items()), sep=", ")
-    return 0
-
-
 def _train(options: argparse.Namespace) -> int:
     import dataclasses
 
     import torch
 
-    from mdrn.train import TrainConfig, fit_together
+    from mdrn.train import TrainConfig, fit
 
     if options.threads:
         torch.set_num_threads(options.threads)
     given = {field.name: getattr(options, field.name, None) for field in dataclasses.fields(TrainConfig)}
-    given = {name: value for name, value in given.items() if value is not None}
-    configs = [
-        TrainConfig(**given | {"strategy": strategy, "teacher": None if strategy == "plain" else options.teacher})
-        for strategy in options.strategy
-    ]
+    if options.minutes and options.steps is None:
+        given["steps"] = 10_000_000
+    config = TrainConfig(**{name: value for name, value in given.items() if value is not None})
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    for path in fit_together(configs, options.out, options.data_root, device):
-        print(path)
+    print(fit(config, options.out, options.data_root, device, pools=options.pools, plan=options.plan))
     return 0
 
 

@@ -7,19 +7,22 @@ the demo read through it.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import hashlib
 import json
 import os
 import re
 import struct
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch import nn
 
+from mdrn.denoiser import MdrnError
+from mdrn.files.atomic import write_atomically
 from mdrn.model import MDRN, ModelConfig
 from mdrn.noise import MAX_NOISE_LEVEL
 from mdrn.teacher import Teacher, TeacherConfig
@@ -30,11 +33,13 @@ SUFFIX = ".safetensors"
 ARCHITECTURES = {"mdrn": ModelConfig, "teacher": TeacherConfig}
 METADATA_KEY = "mdrn"  # one metadata key: safetensors does not keep the order of several
 _MAX_BYTES, _MAX_HEADER_BYTES = 256 * 2**20, 2**20
+_OPTIONAL = {"architecture": "mdrn", "sha256": "", "plan": "", "device": "", "steps": 0, "validation": {}}
 _JSON_TYPES = {"id": str, "architecture": str, "model": dict, "noise_level": list, "strategy": str, "seed": int}
 _JSON_TYPES |= {"patches": int, "recipe": dict, "data": dict, "git": str, "torch": str, "sha256": str}
+_JSON_TYPES |= {name: type(value) for name, value in _OPTIONAL.items()}
 
 
-class CheckpointError(ValueError):
+class CheckpointError(MdrnError):
     """A weights file is missing, not ours, or not what its header says."""
 
 
@@ -47,14 +52,18 @@ class Header:
         model: what rebuilds the network.
         noise_level: lowest and highest training level on the 8-bit scale; equal for a single-level network.
         strategy: 'plain', 'hmds_c', 'hmds_n' or 'hmds'.
-        seed: seed of initial weights, patches and noise of the last cycle.
-        patches: training patches over all cycles, in units of each one's `patch_size`.
-        recipe: the training configuration of the last cycle.
+        seed: seed of initial weights, patches and noise.
+        patches: training patches, in units of the recipe's `patch_size`.
+        recipe: the training configuration.
         data: training sets and the SHA-256 of their pixels.
         git: commit of the code that trained it, '+dirty' when uncommitted changes were there.
         torch: version of torch.
         architecture: which kind of network `model` describes, see `ARCHITECTURES`.
         sha256: of the tensors; set by `write_weights`.
+        plan: name of the benchmark's plan that it was trained for, or empty.
+        device: what it was trained on, such as 'cpu' or the name of a GPU.
+        steps: of training.
+        validation: PSNR in dB on the validation images at each noise level.
     """
 
     id: str
@@ -69,6 +78,10 @@ class Header:
     torch: str
     architecture: str = "mdrn"
     sha256: str = ""
+    plan: str = ""
+    device: str = ""
+    steps: int = 0
+    validation: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 def tensors_sha256(tensors: Mapping[str, torch.Tensor]) -> str:
@@ -81,29 +94,13 @@ def tensors_sha256(tensors: Mapping[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: a temporary file beside it, flushed to disk, then renamed over it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def write_weights(path: Path, model: torch.nn.Module, header: Header) -> Header:
-    """Write a network's state with its header, atomically; the same state and header give the same bytes.
+def write_weights(path: Path, model: nn.Module, header: Header) -> Header:
+    """Write a network's state in half precision with its header; the same state and header give the same bytes.
 
     Returns:
         The header as written, with its SHA-256.
     """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    tensors = {name: tensor.detach().half().cpu().contiguous() for name, tensor in model.state_dict().items()}
     header = dataclasses.replace(header, sha256=tensors_sha256(tensors))
     write_atomically(path, save(tensors, metadata={METADATA_KEY: header_text(header)}))
     return header
@@ -124,20 +121,24 @@ def parse_header(text: str) -> Header:
         fields = json.loads(text)
         if not isinstance(fields, dict) or fields.pop("format", None) != FORMAT:
             raise CheckpointError(f"expected a weights file of this project ({FORMAT}), got another kind")
-        fields = {"architecture": "mdrn", "sha256": ""} | fields
+        fields = _OPTIONAL | fields
         for name, kind in _JSON_TYPES.items():
             _expect(type(fields.get(name)) is kind, name, fields.get(name))
         said = [*(value for value in fields.values() if isinstance(value, str)), *fields["data"].values()]
         for value in [*said, str(fields["recipe"].get("version"))]:
             _expect(isinstance(value, str) and value.isprintable() and len(value) <= 1000, "text", value)
         _expect(re.fullmatch(r"[\w.+-]{1,100}", fields["id"]), "id", fields["id"])
-        _expect(0 <= fields["patches"] < 2**63, "patches", fields["patches"])
+        for name in ("patches", "steps"):
+            _expect(0 <= fields[name] < 2**63, name, fields[name])
+        for level, psnr in fields["validation"].items():
+            _expect(type(psnr) is float and 0 <= psnr < 200 and len(level) < 20, "validation", psnr)
         low, high = fields["noise_level"] = tuple(float(level) for level in fields["noise_level"])
         _expect(0 <= low <= high <= MAX_NOISE_LEVEL, "noise_level", (low, high))
         config = ARCHITECTURES[fields["architecture"]]
         defaults = json.loads(json.dumps(dataclasses.asdict(config())))
+        _expect(fields["model"].keys() <= defaults.keys(), "model", fields["model"])
         for name, value in fields["model"].items():
-            _expect(type(value) is type(defaults.get(name)), f"model.{name}", value)
+            _expect(type(value) is type(defaults[name]), f"model.{name}", value)
         fields["model"] = config(**fields["model"])
         return Header(**fields)
     except CheckpointError:
@@ -156,8 +157,24 @@ def list_models() -> list[str]:
     return sorted(path.name[: -len(SUFFIX)] for path in WEIGHTS_DIR.glob(f"*{SUFFIX}"))
 
 
+def short_names() -> dict[str, str]:
+    """Return which released id each short name ('mdrn_tiny') means: the best network of that preset.
+
+    That is the one for the widest range of noise levels, then the one with the highest PSNR in validation, then the
+    distilled one.
+    """
+    best: dict[str, tuple] = {}
+    for name in list_models():
+        header = _read(WEIGHTS_DIR / f"{name}{SUFFIX}", with_tensors=False)[0]
+        low, high = header.noise_level
+        rank = (high - low, sum(header.validation.values()), header.strategy != "plain", name)
+        preset = name.partition(".")[0]
+        best[preset] = max(rank, best.get(preset, rank))
+    return {preset: rank[-1] for preset, rank in best.items()}
+
+
 def find_weights(id_or_path: str | Path) -> Path:
-    """Return the file of a released id, or the path itself.
+    """Return the file of a released id or short name, or the path itself.
 
     '{id}@{hash}', the first digits of the weights' SHA-256, means these weights and no later release of the id.
 
@@ -166,6 +183,8 @@ def find_weights(id_or_path: str | Path) -> Path:
     """
     path = Path(id_or_path)
     name, _, pin = str(id_or_path).partition("@")
+    if os.sep not in name and name.isidentifier():
+        name = short_names().get(name, name)
     released = WEIGHTS_DIR / f"{name}{SUFFIX}"
     if os.sep not in name and released.is_file():
         if pin and not (found := _read(released, with_tensors=False)[0].sha256).startswith(pin):
@@ -173,9 +192,13 @@ def find_weights(id_or_path: str | Path) -> Path:
         return released
     if path.is_file():
         return path
+    if path.is_dir() or path.suffix == SUFFIX or os.sep in name:
+        got = "a folder" if path.is_dir() else "none of that name"
+        raise CheckpointError(f"{id_or_path}: expected a {SUFFIX} file, got {got}")
+    close = difflib.get_close_matches(name, [*short_names(), *list_models()], n=1)
+    hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(short_names()) or 'none yet'}"
     raise CheckpointError(
-        f"{id_or_path}: expected a released id ({', '.join(list_models()) or 'none yet'}) or a {SUFFIX} file, "
-        f"got {'a folder' if path.is_dir() else 'neither'}"
+        f"{id_or_path}: no network of this name; {hint} `mdrn info` lists all, a {SUFFIX} file works too"
     )
 
 
@@ -199,8 +222,8 @@ def load(id_or_path: str | Path, device: str | torch.device | None = None) -> MD
         CheckpointError: if the file is missing, not ours, or its tensors differ from what its header says.
 
     Example:
-        >>> load("mdrn_tiny.plain_n25_s0").header.noise_level
-        (25.0, 25.0)
+        >>> load("mdrn_tiny").header.noise_level
+        (0.0, 75.0)
     """
     path = find_weights(id_or_path)
     header, model, tensors = _read(path, with_tensors=True)
@@ -209,12 +232,12 @@ def load(id_or_path: str | Path, device: str | torch.device | None = None) -> MD
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
             raise CheckpointError(f"{path}: expected finite weights, got NaN or infinity in {name}; get another file")
-    model.load_state_dict(tensors, assign=True)
+    model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
     model.header = header
     return model.to(device or "cpu", memory_format=torch.channels_last).eval()
 
 
-def _read(path: Path, with_tensors: bool) -> tuple[Header, torch.nn.Module, dict[str, torch.Tensor]]:
+def _read(path: Path, with_tensors: bool) -> tuple[Header, nn.Module, dict[str, torch.Tensor]]:
     """Return header, network without weights, and tensors; none of them is read before what it claims is checked."""
     try:
         _check_sizes(path)
@@ -241,17 +264,97 @@ def _check_sizes(path: Path) -> None:
         raise CheckpointError(f"expected a readable safetensors file, got one that claims a header of {claimed} bytes")
 
 
-def _network_that_fits(file: safe_open, header: Header) -> torch.nn.Module:
+def _network_that_fits(file: safe_open, header: Header) -> nn.Module:
     """Return the network that the header describes, without weights, if the tensors are its own: name, shape, type."""
     mismatch = CheckpointError("its tensors do not fit the network its header describes; get the file again")
     slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
     config = header.model
-    blocks = config.blocks * len(config.widths) * (1 if getattr(config, "shared", True) else config.stages)
-    if blocks > len(slices):  # building thousands of layers to compare takes seconds
+    if config.blocks > len(slices):  # building thousands of layers to compare takes seconds
         raise mismatch
     with torch.device("meta"):
         model = config.build()
-    expected = {name: ("F32", list(tensor.shape)) for name, tensor in model.state_dict().items()}
-    if expected != {name: (part.get_dtype(), list(part.get_shape())) for name, part in slices.items()}:
+    expected = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+    if expected != {name: list(part.get_shape()) for name, part in slices.items()}:
+        raise mismatch
+    if {part.get_dtype() for part in slices.values()} - {"F16", "F32"}:
         raise mismatch
     return model
+
+
+def write_state(path: Path, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer, facts: dict) -> None:
+    """Write the state of a training run into one file, atomically.
+
+    Args:
+        path: the file.
+        modules: by a name without a dot.
+        optimizer: its state goes in too.
+        facts: anything JSON can hold.
+    """
+    tensors, numbers = {}, {}
+    for prefix, module in modules.items():
+        tensors |= {f"{prefix}.{name}": tensor for name, tensor in module.state_dict().items()}
+    state = optimizer.state_dict()
+    for index, values in state["state"].items():
+        for name, value in values.items():
+            kind = tensors if isinstance(value, torch.Tensor) else numbers
+            kind[f"optimizer.{index}.{name}"] = value
+    groups = [{k: v for k, v in group.items() if k != "params"} for group in state["param_groups"]]
+    said = json.dumps({"facts": facts, "groups": groups, "numbers": numbers})
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_atomically(path, save(tensors, metadata={"state": said}))
+
+
+def read_facts(path: Path) -> dict:
+    """Return the facts that `write_state` wrote.
+
+    Raises:
+        CheckpointError: if there is no such file, or it is damaged.
+    """
+    return _read_state(path)[0]["facts"]
+
+
+def read_state(path: Path, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer, facts: dict) -> dict:
+    """Put what `write_state` wrote back into modules and optimizer.
+
+    Args:
+        path: the file.
+        modules: as they were written.
+        optimizer: as it was written.
+        facts: what the file's facts must agree with, as far as both have them.
+
+    Returns:
+        The file's facts.
+
+    Raises:
+        CheckpointError: if the file is damaged or its facts differ.
+    """
+    said, tensors = _read_state(path)
+    for name, value in facts.items():
+        if said["facts"].get(name) != value:
+            raise CheckpointError(f"{path}: belongs to a run with another {name}")
+    for prefix, module in modules.items():
+        start = len(prefix) + 1
+        module.load_state_dict({n[start:]: t for n, t in tensors.items() if n.startswith(f"{prefix}.")})
+    state = optimizer.state_dict()
+    for name, value in (tensors | said["numbers"]).items():
+        kind, _, rest = name.partition(".")
+        if kind == "optimizer":
+            index, _, field = rest.partition(".")
+            state["state"].setdefault(int(index), {})[field] = value
+    for group, saved in zip(state["param_groups"], said["groups"], strict=True):
+        group.update({k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()})
+    optimizer.load_state_dict(state)
+    for parameter, values in optimizer.state.items():  # steps take memory as it lies
+        for field, value in values.items():
+            if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+                values[field] = torch.empty_like(parameter, requires_grad=False).copy_(value)
+    return said["facts"]
+
+
+def _read_state(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            said = json.loads(file.metadata()["state"])
+            return said, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, TypeError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a readable training state ({error})") from error

@@ -1,15 +1,21 @@
 """Networks on the Hugging Face Hub: the one-file checkpoint as `model.safetensors`, with a generated model card.
 
-`mdrn.model` imports this module; it imports `mdrn.checkpoint` when called.
+On top of the library: nothing in `mdrn` imports this module.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData, PyTorchModelHubMixin, hf_hub_download
+from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData, hf_hub_download
+
+from mdrn import checkpoint
+from mdrn.denoiser import MdrnError, count_parameters
+from mdrn.files.atomic import write_atomically
+from mdrn.model import MDRN
 
 WEIGHTS_NAME = "model.safetensors"
 _TASK = "image-to-image"
@@ -32,15 +38,15 @@ number here is the paper's.
 
 ```python
 import mdrn
-from mdrn.model import MDRN
+from mdrn import hub
 
-network = MDRN.from_pretrained("{repo}")
+network = hub.load("{repo}")
 restored = mdrn.denoise(image, noise_level={example}, model=network)  # NumPy, 8 bit, 16 bit or float
 restored = network(noisy, sigma={example} / 255)  # torch, (B, {channels}, H, W) in [0, 1] units
 ```
 
 `mdrn denoise photo.png --model {weights}` does the same from the command line. Everything that rebuilds the
-network is in the header of `{weights}`; `config.json` repeats a part of it for the Hub alone.
+network is in the header of `{weights}`.
 
 ## Results
 
@@ -74,83 +80,101 @@ class Score:
     ssim: float
 
 
-class OnHub(PyTorchModelHubMixin, library_name="mdrn", license="apache-2.0", pipeline_tag=_TASK, tags=list(_TAGS)):
-    """`from_pretrained`, `save_pretrained` and `push_to_hub` for a network that carries the `header` of its file.
+def save(network: MDRN, folder: str | Path, scores: Sequence[Score] = (), repo: str | None = None) -> Path:
+    """Write a network's file and its model card into a folder, as the Hub holds them.
 
-    `save_pretrained` and `push_to_hub` take `model_card_kwargs={"scores": [Score(...)], "repo": "user/name"}`.
+    Args:
+        network: with the `header` of its file.
+        folder: made if it is not there.
+        scores: what the results say of it; they become a table and the card's machine-readable metrics.
+        repo: where it will be, for the card's example; the network's id if there is none yet.
+
+    Returns:
+        The folder.
+
+    Raises:
+        MdrnError: if the network has no header, as fresh weights have not.
     """
+    card = model_card(network, scores, repo)
+    checkpoint.write_weights(Path(folder) / WEIGHTS_NAME, network, network.header)
+    write_atomically(Path(folder) / "README.md", str(card).encode())
+    return Path(folder)
 
-    def _save_pretrained(self, save_directory: Path) -> None:
-        from mdrn import checkpoint
 
-        checkpoint.write_weights(save_directory / WEIGHTS_NAME, self, self._require_header())
+def load(folder_or_repo: str | Path, revision: str | None = None, device: str = "cpu") -> MDRN:
+    """Load a network from a folder that `save` wrote, or from a repository on the Hub.
 
-    @classmethod
-    def _from_pretrained(
-        cls,
-        *,
-        model_id: str,
-        revision: str | None,
-        cache_dir: str | Path | None,
-        force_download: bool,
-        local_files_only: bool,
-        token: str | bool | None,
-        map_location: str = "cpu",
-        config: object = None,
-    ):
-        """Load from a folder or from the Hub; `config`, what config.json says, is left to the weights' own header."""
-        from mdrn import checkpoint
+    Args:
+        folder_or_repo: a folder, or 'user/name'.
+        revision: branch, tag or commit of the repository.
+        device: where to put it.
 
-        path = Path(model_id) / WEIGHTS_NAME
-        if not Path(model_id).is_dir():
-            options = {"cache_dir": cache_dir, "force_download": force_download, "token": token}
-            options |= {"revision": revision, "local_files_only": local_files_only}
-            path = Path(hf_hub_download(model_id, WEIGHTS_NAME, **options))
-        network = checkpoint.load(path, map_location)
-        if not isinstance(network, cls):
-            raise checkpoint.CheckpointError(f"{path}: expected a {cls.__name__}, got a {type(network).__name__}")
-        return network
+    Raises:
+        CheckpointError: if the file is not ours.
+    """
+    path = Path(folder_or_repo) / WEIGHTS_NAME
+    if not Path(folder_or_repo).is_dir():
+        path = Path(hf_hub_download(str(folder_or_repo), WEIGHTS_NAME, revision=revision))
+    return checkpoint.load(path, device)
 
-    def generate_model_card(self, scores: Sequence[Score] = (), repo: str | None = None) -> ModelCard:
-        """Return the card of this network.
 
-        Args:
-            scores: what the results say of it; they become a table and the card's machine-readable metrics.
-            repo: where it will be, for the example; the network's id if there is none yet.
-        """
-        header = self._require_header()
-        low, high = header.noise_level
-        shared = self._hub_mixin_info.model_card_data.to_dict()
-        metrics = [result for score in scores for result in _eval_results(score)]
-        data = ModelCardData(**shared, model_name=header.id, eval_results=metrics or None)
-        return ModelCard(
-            _CARD.format(
-                data=data.to_yaml(),
-                id=header.id,
-                colours="grey" if self.config.channels == 1 else "RGB",
-                channels=self.config.channels,
-                parameters=sum(p.numel() for p in self.parameters()),
-                stages=f"{self.config.stages} stage{'s' * (self.config.stages > 1)}",
-                levels=f"noise level {low:g}" if low == high else f"noise levels {low:g} to {high:g}",
-                example=f"{min(max(25.0, low), high):g}",
-                strategy=header.strategy,
-                repo=repo or header.id,
-                weights=WEIGHTS_NAME,
-                results=_table(scores) if scores else "None were given.",
-                patches=header.patches,
-                data_sets=header.data.get("sets", "unknown"),
-                recipe=header.recipe.get("version", "unknown"),
-                seed=header.seed,
-                git=header.git,
-                sha256=header.sha256,
-            )
+def push(
+    network: MDRN, repo: str, scores: Sequence[Score] = (), private: bool = False, message: str = "Upload network"
+) -> str:
+    """Upload a network's file and card to the Hub; return the address of the commit.
+
+    Args:
+        network: see `save`.
+        repo: 'user/name'; made if it is not there.
+        scores: see `save`.
+        private: whether a new repository is private.
+        message: of the commit.
+    """
+    api = HfApi()
+    target = api.create_repo(repo, private=private, exist_ok=True).repo_id
+    with tempfile.TemporaryDirectory(prefix="mdrn-hub-") as folder:
+        save(network, folder, scores, target)
+        return str(api.upload_folder(repo_id=target, folder_path=folder, commit_message=message))
+
+
+def model_card(network: MDRN, scores: Sequence[Score] = (), repo: str | None = None) -> ModelCard:
+    """Return the card of a network; arguments and errors as in `save`."""
+    header, config = getattr(network, "header", None), network.config
+    if header is None:
+        raise MdrnError("network: expected one with a header, got fresh weights; set network.header to a Header")
+    low, high = header.noise_level
+    metrics = [result for score in scores for result in _eval_results(score)]
+    data = ModelCardData(
+        library_name="mdrn",
+        license="apache-2.0",
+        pipeline_tag=_TASK,
+        tags=list(_TAGS),
+        model_name=header.id,
+        eval_results=metrics or None,
+    )
+    stages = len(config.stages)
+    return ModelCard(
+        _CARD.format(
+            data=data.to_yaml(),
+            id=header.id,
+            colours="grey" if config.channels == 1 else "RGB",
+            channels=config.channels,
+            parameters=count_parameters(network),
+            stages=f"{stages} stage{'s' * (stages > 1)}",
+            levels=f"noise level {low:g}" if low == high else f"noise levels {low:g} to {high:g}",
+            example=f"{min(max(25.0, low), high):g}",
+            strategy=header.strategy,
+            repo=repo or header.id,
+            weights=WEIGHTS_NAME,
+            results=_table(scores) if scores else "None were given.",
+            patches=header.patches,
+            data_sets=header.data.get("sets", "unknown"),
+            recipe=header.recipe.get("version", "unknown"),
+            seed=header.seed,
+            git=header.git,
+            sha256=header.sha256,
         )
-
-    def _require_header(self):
-        header = getattr(self, "header", None)
-        if header is None:
-            raise ValueError("network: expected one with a header, got fresh weights; set network.header to a Header")
-        return header
+    )
 
 
 def _eval_results(score: Score) -> list[EvalResult]:

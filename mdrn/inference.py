@@ -128,7 +128,7 @@ def restore(
         raise ValueError(f"image: {_name(network)} is a colour network, got a grey image; choose a grey network")
 
     groups = [[c] for c in range(colours)] if per_channel else [list(range(colours))]
-    outputs = [np.array(planes) for _ in range(network.config.stages if stages else 1)]
+    outputs = [np.array(planes) for _ in range(len(network.config.stages) if stages else 1)]
     windows = list(_windows(planes.shape[:2], network, tile))
     total, done = len(windows) * len(groups), 0
     for group in groups:
@@ -180,11 +180,10 @@ def default_model(channels: int) -> str:
     Raises:
         ValueError: if none is released.
     """
+    names = checkpoint.short_names()
     for preset in ("mdrn_rgb", "mdrn_tiny_rgb", "mdrn") if channels == 3 else ("mdrn",):
-        for strategy in ("hmds", "plain"):
-            for name in checkpoint.list_models():
-                if name.startswith(f"{preset}.{strategy}_n") and "-" in name:
-                    return name
+        if preset in names:
+            return names[preset]
     raise ValueError("no range network is released with this package; name one with model=")
 
 

@@ -1,6 +1,6 @@
 """The heterogeneous teacher: a larger denoiser of another architecture than MDRN, for distillation alone.
 
-`checkpoint` rebuilds it from its file and `train` trains it; it imports torch alone.
+`checkpoint` rebuilds it from its file and `train` trains it. It obeys the contract of `mdrn.denoiser`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import dataclasses
 import torch
 from torch import nn
 
-from mdrn.model import pad_to_multiple, pixel_shuffle, pixel_unshuffle, sigma_map
+from mdrn.denoiser import MdrnError, check_noisy, corrected, enter, sigma_map
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,51 +20,49 @@ class TeacherConfig:
     Args:
         channels: 1 for grey, 3 for RGB.
         widths: feature channels at each scale, finest first; each further scale halves the resolution.
-        blocks: blocks at each scale on the way down.
-        decodes: blocks at each scale but the coarsest on the way up, finest first; () means `blocks` at each.
+        down: blocks at each scale on the way down.
+        up: blocks at each scale but the coarsest on the way back up.
         expansion: width of a block's inside, relative to its outside.
         entry: pixel-unshuffle factor of the head.
 
     Raises:
-        ValueError: if a field is outside its limits.
+        MdrnError: if a field is outside its limits.
     """
 
     channels: int = 1
-    widths: tuple[int, ...] = (48, 96, 160)
-    blocks: int = 2
-    decodes: tuple[int, ...] = ()
+    widths: tuple[int, ...] = (24, 48, 96, 160)
+    down: tuple[int, ...] = (1, 1, 2, 3)
+    up: tuple[int, ...] = (1, 2, 2)
     expansion: int = 2
-    entry: int = 2
+    entry: int = 1
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "widths", tuple(self.widths))
-        object.__setattr__(self, "decodes", tuple(self.decodes))
+        for name in ("widths", "down", "up"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        scales = len(self.widths)
         allowed = {
             "channels": self.channels in (1, 3),
-            "widths": 2 <= len(self.widths) <= 5 and all(type(w) is int and 1 <= w <= 512 for w in self.widths),
-            "blocks": type(self.blocks) is int and 1 <= self.blocks <= 16,
-            "decodes": not self.decodes
-            or (
-                len(self.decodes) == len(self.widths) - 1 and all(type(n) is int and 0 <= n <= 16 for n in self.decodes)
-            ),
+            "widths": 2 <= scales <= 5 and all(type(w) is int and 1 <= w <= 512 for w in self.widths),
+            "down": len(self.down) == scales and all(type(n) is int and 0 <= n <= 16 for n in self.down),
+            "up": len(self.up) == scales - 1 and all(type(n) is int and 0 <= n <= 16 for n in self.up),
             "expansion": type(self.expansion) is int and 1 <= self.expansion <= 8,
             "entry": self.entry in (1, 2, 4),
         }
         for name, ok in allowed.items():
             if not ok:
-                raise ValueError(f"TeacherConfig.{name}: got {getattr(self, name)!r}, outside what is allowed")
+                raise MdrnError(f"TeacherConfig.{name}: got {getattr(self, name)!r}, outside what is allowed")
 
     @property
-    def blocks_up(self) -> tuple[int, ...]:
-        """Blocks at each scale on the way up, finest first."""
-        return self.decodes or (self.blocks,) * (len(self.widths) - 1)
+    def blocks(self) -> int:
+        """Blocks in all."""
+        return sum(self.down) + sum(self.up)
 
     def build(self) -> Teacher:
         """Return the network with fresh weights."""
         return Teacher(self)
 
 
-TEACHERS: dict[str, TeacherConfig] = {"teacher": TeacherConfig(widths=(48, 96, 160, 128), decodes=(2, 2, 0))}
+TEACHERS: dict[str, TeacherConfig] = {"teacher": TeacherConfig()}
 
 
 class FusedBottleneck(nn.Module):
@@ -83,10 +81,9 @@ class FusedBottleneck(nn.Module):
 class Teacher(nn.Module):
     """One deep U of fused inverted bottlenecks.
 
-    It obeys the denoisers' contract: any height and width, sigma a float or (B,), output not clipped.
-
     Shape:
-        noisy (B, channels, H, W) in [0, 1] units -> restored, the shape of noisy.
+        noisy (B, channels, H, W), any H, W >= 1, in [0, 1] units; sigma a float, (B,) or (B, 1, H, W) in the same
+        units -> restored, the shape of noisy, not clipped.
 
     Reference:
         The block: Gupta and Tan, "EfficientNet-EdgeTPU", 2019, here without normalisation. That the teacher is of
@@ -104,12 +101,10 @@ class Teacher(nn.Module):
             return nn.Sequential(*(FusedBottleneck(width, config.expansion) for _ in range(number)))
 
         self.head = nn.Conv2d(config.channels * factor**2 + 1, widths[0], 3, padding=1)
-        self.encode = nn.ModuleList(blocks(w, config.blocks) for w in widths)
+        self.encode = nn.ModuleList(map(blocks, widths, config.down))
         self.down = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in pairs)
         self.up = nn.ModuleList(nn.ConvTranspose2d(coarse, fine, 2, stride=2) for fine, coarse in pairs)
-        self.decode = nn.ModuleList(
-            blocks(width, number) for width, number in zip(widths[:-1], config.blocks_up, strict=True)
-        )
+        self.decode = nn.ModuleList(map(blocks, widths, config.up))
         self.tail = nn.Conv2d(widths[0], config.channels * factor**2, 3, padding=1)
 
     @property
@@ -120,12 +115,13 @@ class Teacher(nn.Module):
     @property
     def receptive_field_radius(self) -> int:
         """Pixels of context beyond an aligned tile's edge that can change the tile's result."""
-        scales = [self.config.entry * 2**i for i in range(len(self.config.widths))]
-        up = zip(reversed(scales[:-1]), reversed(self.config.blocks_up), strict=True)
-        reach = scales[0]
-        for scale, blocks in [*((scale, self.config.blocks) for scale in scales), *up]:
+        config = self.config
+        scales = [config.entry * 2**i for i in range(len(config.widths))]
+        up, down = zip(scales, config.up, strict=False), list(zip(scales, config.down, strict=True))
+        reach = scales[0]  # of the tail; walked backwards from the output
+        for scale, blocks in [*up, *reversed(down)]:
             reach = -(-reach // scale) * scale + blocks * scale
-        return reach + scales[0]
+        return reach + scales[0]  # and the head
 
     def forward(self, noisy: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
         return self.forward_features(noisy, sigma)[0]
@@ -137,12 +133,9 @@ class Teacher(nn.Module):
 
         Feature i is (B, widths[i], H', W') on the padded grid, as MDRN's are.
         """
-        if noisy.ndim != 4 or noisy.shape[1] != self.config.channels:
-            raise ValueError(f"noisy: expected (B, {self.config.channels}, H, W), got {tuple(noisy.shape)}")
-        height, width = noisy.shape[-2:]
-        padded = pad_to_multiple(noisy, self.stride)
-        entered = pixel_unshuffle(padded, self.config.entry)
-        x = self.head(torch.cat([entered, sigma_map(sigma, entered)], dim=1))
+        check_noisy(noisy, self.config.channels)
+        sigma = sigma_map(sigma, noisy)
+        x = self.head(enter(noisy, sigma, self.stride, self.config.entry))
         encoded = []
         for scale, block in enumerate(self.encode):
             x = block(self.down[scale - 1](x) if scale else x)
@@ -151,5 +144,4 @@ class Teacher(nn.Module):
         for scale in reversed(range(len(self.decode))):
             x = self.decode[scale](self.up[scale](x) + encoded[scale])
             features[f"scale{scale + 1}"] = x
-        restored = pixel_shuffle(self.tail(x), self.config.entry) + padded
-        return restored[..., :height, :width], features
+        return corrected(noisy, self.tail(x), sigma, self.config.entry), features

@@ -1,6 +1,7 @@
-"""Training: one linear loop over one or several runs, which can be killed anywhere and resumed to the same bytes.
+"""Training: what is trained and how, and one linear loop for one run, which can be killed anywhere and resumed.
 
-It needs torch, NumPy, timm, safetensors and Pillow alone.
+It needs torch, NumPy, timm, safetensors and Pillow alone. Anyone may import it. It is longer than most modules because
+the configuration, its documentation and the loop that obeys it are read together.
 """
 
 from __future__ import annotations
@@ -8,9 +9,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +21,142 @@ from torch import nn
 from tqdm import tqdm
 
 from mdrn import checkpoint, metrics, noise
-from mdrn.data import PatchSource, data_root, read_uint8, training_files, validation_files
-from mdrn.distill import Guide
-from mdrn.recipe import RECIPE, TrainConfig
-from mdrn.teacher import TeacherConfig
-from mdrn.trainer import Trainer, build_criterion, draw_batch
+from mdrn.data import Batch, PatchSource, Pool, data_root, fresh_batch, read_uint8, training_files, validation_files
+from mdrn.denoiser import MdrnError
+from mdrn.distill import STRATEGIES, DistillConfig, Distilled, Guide, Supervised
+from mdrn.files.atomic import write_atomically
+from mdrn.model import PRESETS, ModelConfig
+from mdrn.teacher import TEACHERS, TeacherConfig
 
+RECIPE = "v3"  # version of the defaults below
+NETWORKS = PRESETS | TEACHERS
+POOL_SIZE = 128  # side of a stored draw: the largest patch of any recipe, so that all share one pool
 CHECK_EVERY = 50  # steps between looks at the loss: a look makes the host wait for a GPU
+
+
+class TrainingError(MdrnError):
+    """Training cannot go on; the message says what to try."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides a run's result. Same configuration, machine and thread count: same bytes.
+
+    Args:
+        preset: name of the network's size, as in `NETWORKS`; `model` overrides what it stands for.
+        noise_level: lowest and highest level on the 8-bit scale, drawn uniformly for every patch.
+        strategy: 'plain', 'hmds_c', 'hmds_n' or 'hmds', see `mdrn.distill`.
+        teacher: released id or file of the teacher; every strategy but 'plain' needs one.
+        distill: how the teacher guides.
+        seed: of initial weights, patches and noise.
+        steps: length of the run, and of its learning-rate schedule.
+        minutes: the run ends, and its schedule with it, after so much training time if not after its steps; such a
+            run gives other bytes each time. None counts steps alone.
+        batch_size: patches in a step.
+        patch_size: side of a patch in pixels.
+        large_patches: share of the run, its end, on a quarter as many patches of twice the side.
+        map_share: share of the patches whose noise level differs across them.
+        pool: number of stored draws of patch, level and noise that the run reads; 0 draws each patch afresh.
+        data: training sets, see `mdrn.data.training_files`.
+        loss: see `mdrn.distill.Supervised`.
+        stage_weight: see `mdrn.distill.Supervised`.
+        optimizer: a name timm knows; 'muon' moves weights by orthogonalised momentum, biases as AdamW does.
+        learning_rate: its peak.
+        final_learning_rate: its end, as a fraction of the peak (cosine).
+        warmup: share of the run in which the rate rises to its peak.
+        weight_decay: as the optimizer understands it; not applied to biases.
+        clip_norm: largest gradient norm.
+        ema_decay: of the weights' running mean, which is what is released.
+        init_from: released id or file whose weights start the run; None draws them from the seed.
+        model: the network; None takes the preset's.
+
+    Raises:
+        MdrnError: if a field is outside what is listed, or fields do not go together.
+    """
+
+    preset: str = "mdrn"
+    noise_level: tuple[float, float] = (0.0, 75.0)
+    strategy: str = "plain"
+    teacher: str | None = None
+    distill: DistillConfig = DistillConfig()
+    seed: int = 0
+    steps: int = 20_000
+    minutes: float | None = None
+    batch_size: int = 16
+    patch_size: int = 64
+    large_patches: float = 0.0
+    map_share: float = 0.0
+    pool: int = 0
+    data: tuple[str, ...] = ("bsds",)
+    loss: str = "mse"
+    stage_weight: float = 0.1
+    optimizer: str = "muon"
+    learning_rate: float = 4e-3
+    final_learning_rate: float = 0.01
+    warmup: float = 0.03
+    weight_decay: float = 1e-4
+    clip_norm: float = 1.0
+    ema_decay: float = 0.999
+    init_from: str | None = None
+    model: ModelConfig | TeacherConfig | None = None
+
+    def __post_init__(self) -> None:
+        if self.model is None:
+            if self.preset not in NETWORKS:
+                raise MdrnError(f"preset: expected one of {', '.join(NETWORKS)}, got {self.preset!r}")
+            object.__setattr__(self, "model", NETWORKS[self.preset])
+        object.__setattr__(self, "data", tuple(self.data))
+        if self.strategy not in STRATEGIES:
+            raise MdrnError(f"strategy: expected one of {', '.join(STRATEGIES)}, got {self.strategy!r}")
+        if (self.strategy == "plain") != (self.teacher is None):
+            raise MdrnError(f"teacher: every strategy but plain needs one, got {self.teacher!r} for {self.strategy}")
+        low, high = (noise.check_noise_level(level) for level in self.noise_level)
+        if low > high:
+            raise MdrnError(f"noise_level: expected lowest then highest, got {low:g} then {high:g}")
+        object.__setattr__(self, "noise_level", (low, high))
+        for name in ("steps", "batch_size", "patch_size"):
+            if getattr(self, name) < 1:
+                raise MdrnError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        if self.minutes is not None and not self.minutes > 0:
+            raise MdrnError(f"minutes: expected more than 0, got {self.minutes}")
+        for name in ("large_patches", "map_share", "warmup"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise MdrnError(f"{name}: expected a share from 0 to 1, got {getattr(self, name)}")
+        if self.large_patches and self.batch_size % 4:
+            raise MdrnError(f"batch_size: expected a multiple of 4 with large_patches, got {self.batch_size}")
+        if self.pool and (self.minutes is not None or self.distill.feature_weight):
+            raise MdrnError("pool: expected 0 with minutes or feature_weight, which need a teacher at hand")
+
+    @property
+    def id(self) -> str:
+        """The run's name everywhere: '{preset}.{strategy}_n{level}_s{seed}'."""
+        low, high = self.noise_level
+        level = f"{low:g}" if low == high else f"{low:g}-{high:g}"
+        return f"{self.preset}.{self.strategy}_n{level}_s{self.seed}"
+
+    @property
+    def small_steps(self) -> int:
+        """Steps before the large patches; the whole run without them."""
+        return round(self.steps * (1.0 - self.large_patches))
+
+    def batch_shape(self, progress: float) -> tuple[int, int]:
+        """Return how many patches a step sees after a share of the run, and their side in pixels."""
+        if progress < 1.0 - self.large_patches or not self.large_patches:
+            return self.batch_size, self.patch_size
+        return self.batch_size // 4, 2 * self.patch_size
+
+    def rate(self, progress: float) -> float:
+        """Return the learning rate after a share of the run: a linear rise, then half a cosine."""
+        rise = min(1.0, progress / self.warmup) if self.warmup else 1.0
+        cosine = 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
+        return (
+            self.learning_rate * max(0.01, rise) * (self.final_learning_rate + (1 - self.final_learning_rate) * cosine)
+        )
+
+
+def bf16_is_fast(device: torch.device) -> bool:
+    """Whether convolutions should run in bfloat16: on GPUs, and on CPUs with instructions for it."""
+    return device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
 
 
 def validation_levels(noise_level: tuple[float, float]) -> list[float]:
@@ -34,11 +165,11 @@ def validation_levels(noise_level: tuple[float, float]) -> list[float]:
     return [low] if low == high else [level for level in (15.0, 25.0, 50.0) if low <= level <= high] or [low, high]
 
 
-def validate(model: nn.Module, images: list[np.ndarray], levels: list[float], bf16: bool = False) -> dict[str, float]:
+def validate(model: nn.Module, images: list[np.ndarray], levels: list[float]) -> dict[str, float]:
     """Return the mean PSNR in dB at each level over `images` (uint8), with the benchmark's noise."""
     device = next(model.parameters()).device
     scores: dict[str, float] = {}
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16_is_fast(device)):
         for level in levels:
             values = []
             for image in images:
@@ -51,143 +182,309 @@ def validate(model: nn.Module, images: list[np.ndarray], levels: list[float], bf
     return scores
 
 
-def fit(config: TrainConfig, out: Path, *arguments, criterion: nn.Module | None = None, **options) -> Path:
+def fit(
+    config: TrainConfig,
+    out: Path,
+    root: Path | None = None,
+    device: str = "cpu",
+    criterion: nn.Module | None = None,
+    teacher: str | Path | None = None,
+    pools: Path | None = None,
+    plan: str = "",
+    validations: int = 10,
+    save_seconds: float = 300.0,
+    quiet: bool = False,
+) -> Path:
     """Train one network, or continue where an interrupted run of the same configuration stopped.
 
     Args:
         config: what to train.
-        out: see `fit_together`.
-        *arguments: see `fit_together`.
+        out: folder for the run's `{id}.state.safetensors` (to resume), `{id}.json` (curve and time) and weights.
+        root: folder of image sets; None uses MDRN_DATA.
+        device: 'cpu' or 'cuda'.
         criterion: what to minimise; None is what the configuration says.
-        **options: see `fit_together`.
+        teacher: file of the teacher, where the configuration's name is no released id or file.
+        pools: folder for stored draws and answers, shared by many runs; None is `pools` in `out`.
+        plan: name of the plan that the run belongs to, for the header.
+        validations: how often to validate, evenly spaced, the last at the end.
+        save_seconds: time between checkpoints.
+        quiet: whether to hide the progress bar.
 
     Returns:
         Path of the weights file: the running mean, `{id}.safetensors`.
 
     Raises:
         TrainingError: if the loss is not finite, or `out` holds another run of this id.
-        DataError: if the training images are missing.
+        DataError: if the training images are missing, or the pool is too small.
+        MdrnError: if the teacher does not fit.
     """
-    criteria = None if criterion is None else [criterion]
-    return fit_together([config], out, *arguments, criteria=criteria, **options)[0]
-
-
-def fit_together(
-    configs: Sequence[TrainConfig],
-    out: Path,
-    root: Path | None = None,
-    device: str = "cpu",
-    criteria: Sequence[nn.Module] | None = None,
-    validations: int = 10,
-    save_seconds: float = 60.0,
-    quiet: bool = False,
-) -> list[Path]:
-    """Train networks side by side on the same batches, their teacher's passes shared.
-
-    Each one's weights are, to the byte, those of a run of its own. What they share must be equal: seed, cycle, steps,
-    batch and patch size, noise level, training sets and channels.
-
-    Args:
-        configs: what to train.
-        out: folder for each run's `{id}.state.safetensors` (to resume), `{id}.json` (curve and time) and weights.
-        root: folder of image sets; None uses MDRN_DATA.
-        device: 'cpu' or 'cuda'.
-        criteria: what to minimise, one for each run; None is what the configurations say.
-        validations: how often to validate, evenly spaced, the last at the end.
-        save_seconds: time between checkpoints.
-        quiet: whether to hide the progress bar.
-
-    Returns:
-        Paths of the weights files, in the order of `configs`.
-
-    Raises:
-        TrainingError: if a loss is not finite, or `out` holds another run of an id.
-        DataError: if the training images are missing.
-        ValueError: if the configurations cannot share their batches.
-    """
-    shared = _check_shared(configs)
     root, target, git = data_root(root), torch.device(device), git_revision()
-    files = [path for name in shared.data for path in training_files(name, root)]
-    channels = shared.model.channels
+    files = [path for name in config.data for path in training_files(name, root)]
+    channels = config.model.channels
     source = PatchSource.from_files(files, channels, target)
-    bundled = set(shared.data) == {"samples"}  # then nothing else is needed
+    bundled = set(config.data) == {"samples"}  # then nothing else is needed
     held_out = [read_uint8(path, channels) for path in validation_files(None if bundled else root)]
-    guides: dict[str, Guide] = {}
-    criteria = criteria or [build_criterion(config, guides) for config in configs]
-    trainers = [Trainer(config, criterion, target) for config, criterion in zip(configs, criteria, strict=True)]
-    for trainer in trainers:
-        if (out / trainer.state_name).exists():
-            trainer.resume(out / trainer.state_name)
-    levels = validation_levels(shared.noise_level)
-    marks = {math.ceil(shared.steps * k / validations) for k in range(1, validations + 1)} if validations else set()
-
-    first = min(trainer.step for trainer in trainers)  # a kill between two saves leaves some runs behind the others
+    guide = load_guide(config, teacher)
+    draw = draws(config, source, guide, pools or out / "pools", quiet)
+    run = Run(config, criterion or build_criterion(config, guide), target, source.digest)
+    state = out / f"{config.id}.state.safetensors"
+    if state.exists():
+        run.resume(state)
+    levels, first = validation_levels(config.noise_level), run.step
+    marks = [(k + 1) / validations for k in range(validations)] if validations else []
     began = saved = time.monotonic()
-    earlier = [trainer.seconds for trainer in trainers]
-    name = configs[0].id + (f" and {len(configs) - 1} more" if len(configs) > 1 else "")
-    with tqdm(total=shared.steps, initial=first, desc=name, unit="step", disable=quiet, mininterval=1) as bar:
-        for step in range(first, shared.steps):
-            batch = draw_batch(shared, source, step)
-            behind = [trainer for trainer in trainers if trainer.step == step]
-            for trainer in behind:
-                trainer.train_step(*batch)
+    earlier = run.seconds
+    with tqdm(total=config.steps, initial=first, desc=config.id, unit="step", disable=quiet, mininterval=1) as bar:
+        while (progress := run.progress) < 1.0:
+            run.train_step(draw(run.step, progress), progress)
             bar.update()
             now = time.monotonic()
-            due = step + 1 in marks
-            save_now = due or step + 1 == shared.steps or now - saved > save_seconds
-            if save_now or (step + 1) % CHECK_EVERY == 0:
-                for trainer in behind:
-                    trainer.check_finite()
-                rate = (step + 1 - first) * shared.batch_size * len(configs) / (now - began)
-                bar.set_postfix(patches_s=f"{rate:.0f}", **trainers[-1].summary())
+            run.seconds = earlier + now - began
+            due = bool(marks) and len(run.history) < validations and run.progress >= marks[len(run.history)]
+            save_now = due or run.progress >= 1.0 or now - saved > save_seconds
+            if save_now or run.step % CHECK_EVERY == 0:
+                run.check_finite()
+                bar.set_postfix(steps_s=f"{(run.step - first) / (now - began):.1f}", **run.summary())
             if due:
-                for trainer in behind:
-                    psnr = validate(trainer.ema.module, held_out, levels, shared.bf16)
-                    trainer.history.append({"step": step + 1, "loss": float(trainer.loss), "psnr": psnr})
+                psnr = validate(run.ema.module, held_out, levels)
+                run.history.append({"step": run.step, "loss": float(run.loss), "psnr": psnr})
+                began += time.monotonic() - now  # validation is not training time
             if save_now:
+                run.save(state)
                 saved = time.monotonic()
-                for trainer, seconds in zip(trainers, earlier, strict=True):
-                    if trainer in behind:
-                        trainer.seconds = seconds + (saved - began) / len(trainers)
-                        trainer.save(out / trainer.state_name)
-    return [_release(trainer, out, source.digest, git) for trainer in trainers]
+    return _release(run, out, git, plan)
 
 
-def _check_shared(configs: Sequence[TrainConfig]) -> TrainConfig:
-    names = ("seed", "cycle", "steps", "batch_size", "patch_size", "large_patches", "noise_level", "data", "bf16")
-    for config in configs[1:]:
-        for name in names:
-            if getattr(config, name) != getattr(configs[0], name):
-                raise ValueError(f"{name}: runs side by side share it, got {config.id} with {getattr(config, name)}")
-        if config.model.channels != configs[0].model.channels:
-            raise ValueError("channels: runs side by side share their batches, got grey and RGB networks")
-    if len({config.id for config in configs}) != len(configs):
-        raise ValueError("configs: two runs side by side have one id; give each a preset or strategy of its own")
-    return configs[0]
+def load_guide(config: TrainConfig, teacher: str | Path | None = None) -> Guide | None:
+    """Return the teacher of a configuration, None for a plain one.
+
+    Raises:
+        MdrnError: if it does not know the student's levels, or has other channels.
+        CheckpointError: if there is no such teacher.
+    """
+    if config.teacher is None:
+        return None
+    network = checkpoint.load(teacher or config.teacher)
+    low, high = network.header.noise_level
+    if not low <= config.noise_level[0] <= config.noise_level[1] <= high:
+        raise MdrnError(f"teacher: {config.teacher} knows levels {low:g} to {high:g}, got {config.noise_level}")
+    if network.config.channels != config.model.channels:
+        raise MdrnError(f"teacher: {config.teacher} has {network.config.channels} channels, not the student's")
+    return Guide(network)
 
 
-def _release(trainer: Trainer, out: Path, data_digest: str, git: str) -> Path:
+def build_criterion(config: TrainConfig, guide: Guide | None) -> nn.Module:
+    """Return what the configuration minimises; `guide` is its teacher, if it has one."""
+    supervised = Supervised(config.loss, config.stage_weight)
+    if guide is None:
+        return supervised
+    widths = {
+        ours: (_width(config.model, ours), _width(guide.teacher.config, theirs))
+        for ours, theirs in config.distill.matches
+        if _parsed(ours)[0] <= len(config.model.stages)
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return Distilled(supervised, config.distill.views(config.strategy), config.distill, guide, widths)
+
+
+def _width(config: ModelConfig | TeacherConfig, feature: str) -> int:
+    """Return the channels of a feature named 'stage{s}.scale{i}' or 'scale{i}'."""
+    scale = _parsed(feature)[1]
+    if not 1 <= scale <= len(config.widths):
+        raise MdrnError(f"matches: expected scales 1 to {len(config.widths)}, got {feature!r}")
+    return config.widths[scale - 1]
+
+
+def _parsed(feature: str) -> tuple[int, int]:
+    """Return the stage (0 for a feature that names none) and the scale in a feature's name."""
+    found = re.fullmatch(r"(?:stage(\d+)\.)?scale(\d+)", feature)
+    if not found:
+        raise MdrnError(f"matches: expected names such as 'stage1.scale3' and 'scale3', got {feature!r}")
+    return int(found[1] or 0), int(found[2])
+
+
+def draws(
+    config: TrainConfig, source: PatchSource, guide: Guide | None, pools: Path, quiet: bool = True
+) -> Callable[[int, float], Batch]:
+    """Return what gives the batch of a step, and of a share of the run: fresh draws, or those of the stored pool.
+
+    What is missing of the pool, and of the teacher's answers to it, is made first.
+
+    Raises:
+        DataError: if the pool is too small for the run.
+    """
+    if not config.pool:
+        return lambda step, progress: fresh_batch(
+            source,
+            *config.batch_shape(progress),
+            config.noise_level,
+            config.map_share,
+            step_generator(config.seed, step, source.pixels.device),
+        )
+    pool = Pool(pools, source, config.pool, POOL_SIZE, config.noise_level, config.map_share)
+    answers = {}
+    for view in config.distill.views(config.strategy):
+        key = f"{guide.teacher.header.sha256[:16]}.{view.key}"
+        answers[key] = lambda batch, generator, view=view: guide.answer(
+            view, batch.noisy, batch.clean, batch.sigma, generator
+        )[0]
+    if missing := pool.bytes_missing(list(answers)):
+        print(f"{pool.folder}: {missing / 1e9:.2f} GB of stored draws and answers are made first", flush=True)
+    with tqdm(total=pool.draws, desc="pool", unit="draw", disable=quiet or not missing, mininterval=1) as bar:
+        pool.fill(answers, lambda done, total: bar.update(done - bar.n))
+    small = config.small_steps * config.batch_size
+    used = math.ceil(small / pool.capacity(config.patch_size) * 8)
+
+    def batch(step: int, progress: float) -> Batch:
+        count, size = config.batch_shape(progress)
+        large = size != config.patch_size
+        first = (step - config.small_steps) * count if large else step * count
+        stored = pool.batch(config.seed, first, count, size, list(answers), used if large else 0)
+        return dataclasses.replace(stored, answers={k.partition(".")[2]: v for k, v in stored.answers.items()})
+
+    batch(config.steps - 1, 1.0)  # a pool that is too small is found before step 1
+    return batch
+
+
+def step_generator(seed: int, step: int, device: torch.device, stream: int = 0) -> torch.Generator:
+    """Return the generator of one step: stream 0 for patches, levels and noise in this order, 1 for the criterion."""
+    state = np.random.SeedSequence([seed, step, stream]).generate_state(1, np.uint64)[0]
+    return torch.Generator(device).manual_seed(int(state) & (2**63 - 1))
+
+
+def build_model(config: TrainConfig) -> nn.Module:
+    """Return the network with its first weights."""
+    if config.init_from:
+        model = checkpoint.load(config.init_from)
+        if model.config != config.model:
+            raise MdrnError(f"init_from: expected a network like {config.model}, got {model.config}")
+        return model.train()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return config.model.build()
+
+
+class Run:
+    """A run's whole state: network, its running mean, optimizer, criterion, step, time and validation history.
+
+    Randomness of step k comes from generators seeded by (seed, k), so a checkpoint holds no generator state and two
+    runs of one seed see the same patches and noise.
+    """
+
+    def __init__(self, config: TrainConfig, criterion: nn.Module, device: torch.device, data_digest: str) -> None:
+        from timm.optim import create_optimizer_v2
+        from timm.utils import ModelEmaV3
+
+        self.config, self.device, self.data_digest = config, device, data_digest
+        self.model = build_model(config).to(device, memory_format=torch.channels_last)
+        self.criterion = criterion.to(device)
+        self.ema = ModelEmaV3(self.model, decay=config.ema_decay, use_warmup=True)
+        modules = nn.ModuleList([self.model, self.criterion])
+        self.optimizer = create_optimizer_v2(
+            modules, opt=config.optimizer, lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+        self.trained = [p for p in modules.parameters() if p.requires_grad]
+        self.bf16 = bf16_is_fast(device)
+        self.step = 0
+        self.loss = torch.zeros(())
+        self.seconds = 0.0
+        self.history: list[dict[str, object]] = []
+        if device.type == "cuda":
+            name = "_run" if hasattr(self.model, "_run") else "forward_features"
+            setattr(self.model, name, torch.compile(getattr(self.model, name)))
+
+    @property
+    def progress(self) -> float:
+        """How far the run is, 0 to 1: by its steps, or by the clock if that is ahead."""
+        by_clock = self.seconds / (60.0 * self.config.minutes) if self.config.minutes else 0.0
+        return max(self.step / self.config.steps, by_clock)
+
+    def train_step(self, batch: Batch, progress: float) -> None:
+        """Take one step; `loss` stays on the device."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.rate(progress)
+        generator = step_generator(self.config.seed, self.step, self.device, stream=1)
+        self.criterion.begin_step(generator, progress, batch.answers)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            terms = self.criterion(self.model, batch.noisy, batch.clean, batch.sigma)
+        self.optimizer.zero_grad()
+        terms["loss"].backward()
+        nn.utils.clip_grad_norm_(self.trained, self.config.clip_norm)
+        self.optimizer.step()
+        self.ema.update(self.model, step=self.step)
+        self.step += 1
+        self.loss = terms["loss"].detach()
+
+    def check_finite(self) -> None:
+        """Stop a run that has gone astray.
+
+        Raises:
+            TrainingError: if the loss is not finite.
+        """
+        if not torch.isfinite(self.loss):
+            raise TrainingError(
+                f"{self.config.id}: the loss is {float(self.loss)} at step {self.step}; the last checkpoint is kept. "
+                f"Try --learning-rate {self.config.learning_rate / 2:g}, which is half of this run's"
+            )
+
+    def summary(self) -> dict[str, str]:
+        """Return loss and last validation, for a progress bar."""
+        psnr = self.history[-1]["psnr"] if self.history else {}
+        return {"loss": f"{self.loss:.5f}"} | {f"dB@{level}": f"{value:.2f}" for level, value in psnr.items()}
+
+    @property
+    def _modules(self) -> dict[str, nn.Module]:
+        return {"model": self.model, "ema": self.ema.module, "criterion": self.criterion}
+
+    def _facts(self) -> dict[str, object]:
+        """What a checkpoint must agree with, as JSON gives it back."""
+        return json.loads(json.dumps({"config": dataclasses.asdict(self.config), "data": self.data_digest}))
+
+    def save(self, path: Path) -> None:
+        """Write everything that resuming needs into one file, atomically."""
+        counts = {"step": self.step, "seconds": self.seconds, "history": self.history}
+        checkpoint.write_state(path, self._modules, self.optimizer, self._facts() | counts)
+
+    def resume(self, path: Path) -> None:
+        """Continue from a file that `save` wrote for the same configuration and the same images.
+
+        Raises:
+            TrainingError: if the file is damaged or belongs to another configuration or other images.
+        """
+        try:
+            said = checkpoint.read_state(path, self._modules, self.optimizer, self._facts())
+        except checkpoint.CheckpointError as error:
+            raise TrainingError(f"{error}; give another --out, or delete that file to start again") from error
+        self.step, self.seconds, self.history = said["step"], said["seconds"], said["history"]
+
+
+def _release(run: Run, out: Path, git: str, plan: str) -> Path:
     """Write a finished run's weights and record; return the path of the weights."""
-    config = trainer.config
+    config = run.config
+    where = torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else "CPU"
     header = checkpoint.Header(
         id=config.id,
         model=config.model,
         noise_level=config.noise_level,
         strategy=config.strategy,
         seed=config.seed,
-        patches=trainer.earlier_patches + config.steps * config.batch_size,
+        patches=run.step * config.batch_size,
         recipe={"version": RECIPE, **{k: v for k, v in dataclasses.asdict(config).items() if k != "model"}},
-        data={"sets": "+".join(config.data), "sha256": data_digest},
+        data={"sets": "+".join(config.data), "sha256": run.data_digest},
         git=git,
         torch=torch.__version__,
         architecture="teacher" if isinstance(config.model, TeacherConfig) else "mdrn",
+        plan=plan,
+        device=f"{where}, {'bfloat16' if run.bf16 else 'float32'}",
+        steps=run.step,
+        validation=run.history[-1]["psnr"] if run.history else {},
     )
     weights = out / f"{config.id}.safetensors"
-    checkpoint.write_weights(weights, trainer.ema.module, header)
-    curve = {"id": config.id, "seconds": trainer.seconds, "device": trainer.device.type}
-    curve |= {"threads": torch.get_num_threads(), "patches": header.patches}
-    curve |= {"earlier_patches": trainer.earlier_patches, "history": trainer.history}
-    checkpoint.write_atomically(out / f"{config.id}.json", json.dumps(curve, indent=1).encode())
+    checkpoint.write_weights(weights, run.ema.module, header)
+    record = {"id": config.id, "seconds": run.seconds, "device": header.device, "threads": torch.get_num_threads()}
+    record |= {"patches": header.patches, "steps": run.step, "history": run.history}
+    write_atomically(out / f"{config.id}.json", json.dumps(record, indent=1).encode())
     return weights
 
 

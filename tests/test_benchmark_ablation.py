@@ -3,10 +3,10 @@
 import pandas as pd
 import pytest
 from conftest import header_for
+from mdrn.recipe import TrainConfig
 
 from benchmark import ablation
 from mdrn import checkpoint, trainer
-from mdrn.recipe import TrainConfig
 from mdrn.teacher import TeacherConfig
 
 SHORT = ["--steps", "3", "--batch-size", "2", "--patch-size", "16", "--data", "samples", "--quiet"]

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from mdrn.recipe import TrainConfig
 
 from benchmark import design, studies
 from mdrn.model import ModelConfig
-from mdrn.recipe import TrainConfig
 from mdrn.train import fit
 
 

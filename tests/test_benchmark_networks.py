@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from benchmark.networks import DnCNN, FFDNet, gmacs
-from mdrn.model import count_parameters
+from mdrn.denoiser import count_parameters
 
 
 def randomised_dncnn() -> DnCNN:

@@ -3,11 +3,11 @@
 import dataclasses
 
 import pytest
+from mdrn.recipe import TrainConfig
 
 from benchmark.plan import Plan, config_hash, describe, groups_of, runs_of, teacher_missing
 from benchmark.presets import PLANS
 from mdrn import checkpoint, train
-from mdrn.recipe import TrainConfig
 from mdrn.teacher import TeacherConfig
 from tests.conftest import header_for
 

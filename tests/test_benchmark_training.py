@@ -12,12 +12,12 @@ import time
 from pathlib import Path
 
 import pytest
+from mdrn.trainer import TrainingError
 
 from benchmark import plan, rows, training
 from benchmark.plan import Run, describe, runs_of
 from benchmark.training import PlanError, remaining_seconds, train_all, train_group
 from mdrn import checkpoint, train
-from mdrn.trainer import TrainingError
 from tests.test_benchmark_plan import TAUGHT, TINY
 
 

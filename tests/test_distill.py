@@ -6,8 +6,9 @@ from conftest import header_for, small_network
 from safetensors import safe_open
 
 from mdrn import checkpoint, train, trainer
+from mdrn.denoiser import count_parameters
 from mdrn.distill import DistillConfig, Distilled, Guide, Supervised, less_noisy
-from mdrn.model import ModelConfig, count_parameters
+from mdrn.model import ModelConfig
 from mdrn.teacher import TEACHERS, FusedBottleneck, Teacher, TeacherConfig
 
 SMALL_TEACHER = TeacherConfig(widths=(8, 8, 16), blocks=1)

@@ -3,7 +3,8 @@ import torch
 from conftest import small_network
 
 from mdrn.classical import CLASSICAL
-from mdrn.model import MDRN, PRESETS, ModelConfig, count_parameters, pad_to_multiple
+from mdrn.denoiser import count_parameters, pad_to_multiple
+from mdrn.model import MDRN, PRESETS, ModelConfig
 
 VARIANTS = [
     {},

@@ -1,0 +1,1 @@
+"""Image files: formats, reading, writing, metadata, and writes that are whole or not at all."""

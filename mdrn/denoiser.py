@@ -51,7 +51,7 @@ def sigma_map(sigma: float | torch.Tensor, noisy: torch.Tensor) -> torch.Tensor:
     """Return `sigma` as a tensor that broadcasts over `noisy` (B, C, H, W): (B, 1, 1, 1), or a map (B, 1, H, W).
 
     Args:
-        sigma: a number, one for each image (B,), or one for each pixel (B, 1, H, W); standard deviation in [0, 1] units.
+        sigma: standard deviation in [0, 1] units: a number, one for each image (B,), or one for each pixel (B, 1, H, W).
         noisy: the images.
 
     Raises:

@@ -5,12 +5,14 @@ import pytest
 import torch
 
 from mdrn import checkpoint
-from mdrn.model import MDRN, ModelConfig
+from mdrn.model import MDRN, ModelConfig, StageConfig
+
+SMALL_STAGE = StageConfig((0, 1, 1), (1, 1))
 
 
 def small_network(channels: int = 1, **changes) -> MDRN:
     """Return a small seeded network whose tails are damped, so that its output stays near its input."""
-    options = {"channels": channels, "widths": (8, 8, 16)} | changes
+    options = {"channels": channels, "widths": (8, 8, 16), "stages": (SMALL_STAGE,) * 2, "entry": 2} | changes
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = MDRN(ModelConfig(**options)).eval()

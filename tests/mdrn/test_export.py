@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import header_for, small_network
+from conftest import SMALL_STAGE, header_for, small_network
 from PIL import Image
 
 from mdrn import checkpoint, export, load
@@ -24,13 +24,13 @@ def exported(tmp_path_factory):
     """Two small networks with their ONNX files: grey, and one of every other option, for RGB."""
     folder = tmp_path_factory.mktemp("onnx")
     found = []
-    others = {"channels": 3, "entry": 4, "fusion": "input", "activation": "gelu", "shared": True, "stages": 3}
-    for name, options in (("grey", {"joint_blocks": False}), ("others", others)):
+    others = {"channels": 3, "entry": 4, "fusion": "cross", "corrects": "restored", "stages": (SMALL_STAGE,) * 3}
+    for name, options in (("grey", {}), ("others", others)):
         network = small_network(**options)
         weights = folder / f"{name}.safetensors"
         checkpoint.write_weights(weights, network, header_for(network))
         export.export_onnx(weights, folder / f"{name}.onnx")
-        found.append((network, folder / f"{name}.onnx"))
+        found.append((checkpoint.load(weights), folder / f"{name}.onnx"))
     return found
 
 
@@ -40,7 +40,7 @@ def test_the_result_is_pytorchs_at_any_size(exported, which, size):
     network, path = exported[which]
     denoiser = export.load_onnx(path)
     noisy = torch.rand(size[0], network.config.channels, *size[1:])
-    for sigma in (0.1, torch.linspace(0.02, 0.3, size[0])):
+    for sigma in (0.0, 0.1, torch.linspace(0.02, 0.3, size[0])):
         with torch.no_grad():
             expected = network(noisy, sigma)
         restored = denoiser(noisy.to(memory_format=torch.channels_last), sigma)
@@ -97,7 +97,7 @@ def test_files_that_are_not_ours_are_refused(exported, tmp_path, capfd):
 
 def test_a_network_that_exports_wrongly_is_not_written(exported, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "to_onnx", lambda network: exported[0][1].read_bytes())
-    network = small_network(widths=(8, 16))
+    network = small_network(widths=(8, 16, 16))
     checkpoint.write_weights(tmp_path / "w.safetensors", network, header_for(network))
     with pytest.raises(RuntimeError, match="differs"):
         export.export_onnx(tmp_path / "w.safetensors", tmp_path / "w.onnx")
@@ -105,7 +105,7 @@ def test_a_network_that_exports_wrongly_is_not_written(exported, tmp_path, monke
 
 
 def test_the_command_line_exports_and_runs(tmp_path, capsys):
-    name, target = "mdrn_tiny.plain_n25_s0", tmp_path / "tiny.onnx"
+    name, target = "mdrn_tiny", tmp_path / "tiny.onnx"
     assert main(["export", name, "--format", "onnx", "-o", str(target)]) == 0
     assert str(target) in capsys.readouterr().out
     before = target.read_bytes()
@@ -124,7 +124,7 @@ def test_the_command_line_exports_and_runs(tmp_path, capsys):
 @pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])
 def test_a_missing_package_is_named_with_the_command(package, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, package, None)
-    assert main(["export", "mdrn_tiny.plain_n25_s0", "-o", str(tmp_path / "x.onnx")]) == 2
+    assert main(["export", "mdrn_tiny", "-o", str(tmp_path / "x.onnx")]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and package in said and "pip install onnx onnxruntime onnxscript" in said
     assert list(tmp_path.iterdir()) == []

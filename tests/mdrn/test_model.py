@@ -1,27 +1,22 @@
 import pytest
 import torch
-from conftest import small_network
+from conftest import SMALL_STAGE, small_network
 
 from mdrn.classical import CLASSICAL
-from mdrn.denoiser import count_parameters, pad_to_multiple
-from mdrn.model import MDRN, PRESETS, ModelConfig
+from mdrn.denoiser import MdrnError, count_parameters, pad_to_multiple
+from mdrn.model import MDRN, PRESETS, ModelConfig, StageConfig
 
+UNEVEN = (StageConfig((1, 2, 0), (0, 2)), StageConfig((0, 0, 0), (1, 1)), StageConfig((0, 0, 1), (2, 0)))
 VARIANTS = [
     {},
-    {"stages": 1},
-    {"stages": 3, "shared": True},
-    {"stages": 3, "joint_blocks": False},
-    {"stages": 1, "finest_down": False},
-    {"finest_down": False, "fusion": "coarse", "corrects": "noisy", "stages": 3},
-    {"finest_down": False, "later_down": False, "fusion": "coarse", "corrects": "noisy"},
-    {"later_down": False, "stages": 3},
-    {"later_down": False, "later_coarsest": True, "stages": 3},
-    {"fusion": "coarse"},
-    {"corrects": "noisy"},
+    {"stages": (SMALL_STAGE,)},
+    {"stages": UNEVEN},
+    {"stages": UNEVEN, "corrects": "restored"},
+    {"fusion": "cross", "corrects": "restored"},
+    {"fusion": "cross", "entry": 4},
     {"entry": 1},
-    {"widths": (8, 16)},
-    {"fusion": "input", "blocks": 2},
-    {"activation": "gelu", "channels": 3},
+    {"widths": (8, 16), "stages": (StageConfig((1, 1), (1,)),) * 2},
+    {"channels": 3},
 ]
 
 
@@ -31,17 +26,6 @@ def test_presets_keep_to_their_size(preset):
     assert count_parameters(network) <= (120_000 if "tiny" in preset else 600_000)
     assert network.config.channels == (3 if preset.endswith("_rgb") else 1)
     assert network.receptive_field_radius <= 96
-
-
-@pytest.mark.parametrize("field", ["joint_blocks", "later_down"])
-def test_stages_that_share_weights_cannot_differ(field):
-    with pytest.raises(ValueError, match=field):
-        ModelConfig(shared=True, **{field: False})
-
-
-def test_stages_with_every_block_have_those_at_the_coarsest_scale_already():
-    with pytest.raises(ValueError, match="later_coarsest"):
-        ModelConfig(later_coarsest=True)
 
 
 @pytest.mark.parametrize("changes", VARIANTS, ids=str)
@@ -56,10 +40,10 @@ def test_contract(changes, size):
         assert torch.equal(restored, per_image)
         assert not torch.equal(restored, network(noisy, torch.tensor([0.1, 0.3])))
         images = network.progressive(noisy, 0.1)
-        assert len(images) == network.config.stages and torch.equal(images[-1], restored)
+        assert len(images) == len(network.stages) and torch.equal(images[-1], restored)
         features_restored, features = network.forward_features(noisy, 0.1)
     assert torch.equal(features_restored, restored)
-    assert len(features) == network.config.stages * (len(network.config.widths) + 1)
+    assert len(features) == len(network.stages) * (len(network.config.widths) + 1)
     assert torch.equal(features["stage1.restored"], images[0])
     assert features["stage1.scale1"].shape[1] == network.config.widths[0]
 
@@ -67,9 +51,49 @@ def test_contract(changes, size):
 def test_gradients_are_finite_at_sigma_0():
     network = small_network()
     network(torch.rand(2, 1, 16, 16), 0.0).square().mean().backward()
-    gradients = [p.grad for p in network.parameters()]
-    assert all(g is not None and torch.isfinite(g).all() for g in gradients)
-    assert sum(float(g.abs().sum()) for g in gradients) > 0
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in network.parameters())
+
+
+@pytest.mark.parametrize("changes", VARIANTS, ids=str)
+def test_at_sigma_0_the_image_stays_as_it_is(changes):
+    network = small_network(**changes)
+    noisy = 3 * torch.rand(2, network.config.channels, 37, 31) - 1
+    halves = torch.zeros(2, 1, 37, 31)
+    halves[..., 16:] = 0.1
+    with torch.no_grad():
+        assert torch.equal(network(noisy, 0.0), noisy)
+        assert all(torch.equal(image, noisy) for image in network.progressive(noisy, torch.zeros(2)))
+        restored = network(noisy, halves)
+    assert torch.equal(restored[..., :16], noisy[..., :16]) and not torch.equal(restored[..., 16:], noisy[..., 16:])
+
+
+@pytest.mark.parametrize("entry", [1, 2])
+def test_a_sigma_map_acts_where_it_is(entry):
+    network = small_network(entry=entry)
+    noisy = torch.rand(2, 1, 37, 261)
+    with torch.no_grad():
+        low, high = network(noisy, 0.05), network(noisy, torch.tensor([0.3, 0.3]))
+        constant = network(noisy, torch.full((2, 1, 37, 261), 0.05))
+        two = torch.full((2, 1, 37, 261), 0.05)
+        two[..., 128:] = 0.3
+        mixed = network(noisy, two)
+    assert torch.allclose(constant, low, atol=1e-6)
+    reach = network.receptive_field_radius
+    assert torch.allclose(mixed[..., : 128 - reach], low[..., : 128 - reach], atol=1e-6)
+    assert torch.allclose(mixed[..., 128 + reach :], high[..., 128 + reach :], atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(37, 31), (1, 1), (64, 48)])
+@pytest.mark.filterwarnings("ignore")
+def test_it_can_be_traced_and_exported_for_a_size(size):
+    network = small_network()
+    noisy, sigma = torch.rand(1, 1, *size), torch.tensor([0.2])
+    with torch.no_grad():
+        expected = network(noisy, sigma)
+        traced = torch.jit.trace(network, (noisy, torch.tensor([0.1])), check_trace=False)
+        assert torch.allclose(traced(noisy, sigma), expected, atol=1e-6)
+        exported = torch.export.export(network, (noisy, torch.tensor([0.1]))).module()
+        assert torch.allclose(exported(noisy, sigma), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("changes", VARIANTS, ids=str)
@@ -89,10 +113,19 @@ def test_receptive_field_radius_bounds_what_an_aligned_tile_sees(changes):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("channels", 2), ("widths", (8,)), ("stages", 0), ("entry", 3), ("fusion", "x"), ("activation", "x")],
+    [
+        ("channels", 2),
+        ("widths", (8,)),
+        ("stages", ()),
+        ("stages", (StageConfig((1, 1), (1,)),)),
+        ("stages", [{"down": [0, 1, 1, 99], "up": [1, 1, 1]}]),
+        ("entry", 3),
+        ("fusion", "x"),
+        ("corrects", "x"),
+    ],
 )
 def test_config_refuses(field, value):
-    with pytest.raises(ValueError, match=field):
+    with pytest.raises(MdrnError, match=f"{field}|down"):
         ModelConfig(**{field: value})
 
 
@@ -101,6 +134,10 @@ def test_wrong_channels_and_sigma_shape_are_refused(network):
         network(torch.rand(1, 3, 8, 8), 0.1)
     with pytest.raises(ValueError, match="sigma"):
         network(torch.rand(3, 1, 8, 8), torch.rand(2))
+    with pytest.raises(ValueError, match="map"):
+        network(torch.rand(3, 1, 8, 8), torch.rand(3, 1, 8, 9))
+    with pytest.raises(ValueError, match="divide a level by 255"):
+        network(torch.rand(1, 1, 8, 8), 25)
 
 
 @pytest.mark.parametrize("size", range(1, 9))

@@ -1,4 +1,3 @@
-import dataclasses
 import json
 import os
 import signal
@@ -10,18 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import SMALL_STAGE
 from PIL import Image
 
-from mdrn import checkpoint, data, train, trainer
-from mdrn.__main__ import main
-from mdrn.distill import Supervised
-from mdrn.model import ModelConfig
+from mdrn import checkpoint, data, noise, train
+from mdrn.distill import EXPECTED_PSNR, Supervised, expected_error
+from mdrn.model import ModelConfig, StageConfig
 
-SMALL = ModelConfig(widths=(8, 8, 16))
+SMALL = ModelConfig(widths=(8, 8, 16), stages=(SMALL_STAGE,) * 2, entry=2)
 
 
 def config(**changes) -> train.TrainConfig:
     options = {"preset": "small", "model": SMALL, "steps": 12, "batch_size": 4, "patch_size": 16, "data": ("samples",)}
+    options["noise_level"] = (25.0, 25.0)
     return train.TrainConfig(**(options | changes))
 
 
@@ -46,7 +46,9 @@ def test_training_lowers_the_loss_and_validates(tmp_path):
     record = json.loads(weights.with_suffix(".json").read_text())
     assert [point["step"] for point in record["history"]] == [50, 100, 150]
     psnr = [point["psnr"]["25"] for point in record["history"]]
-    assert psnr[-1] > 22.5  # the noisy validation images are at 20.3 dB
+    assert (
+        psnr[-1] > 22.5 and checkpoint.read_header(weights).validation == record["history"][-1]["psnr"]
+    )  # the noisy validation images are at 20.3 dB
     network = checkpoint.load(weights)
     images = [data.read_uint8(path, 1) for path in data.validation_files(None)]
     assert train.validate(network, images, [25.0])["25"] == pytest.approx(psnr[-1], abs=0.02)
@@ -102,7 +104,7 @@ def test_killed_and_resumed_ends_in_the_same_bytes(tmp_path):
 
 def test_interrupted_in_process_and_resumed(tmp_path, monkeypatch):
     whole = fit(tmp_path, "whole")
-    step, calls = trainer.Trainer.train_step, []
+    step, calls = train.Run.train_step, []
 
     def stop_at_7(self, *batch):
         if self.step == 7 and not calls:
@@ -110,7 +112,7 @@ def test_interrupted_in_process_and_resumed(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         step(self, *batch)
 
-    monkeypatch.setattr(trainer.Trainer, "train_step", stop_at_7)
+    monkeypatch.setattr(train.Run, "train_step", stop_at_7)
     with pytest.raises(KeyboardInterrupt):
         train.fit(config(), tmp_path / "cut", validations=0, save_seconds=0.0, quiet=True)
     weights = train.fit(config(), tmp_path / "cut", validations=0, save_seconds=0.0, quiet=True)
@@ -118,38 +120,34 @@ def test_interrupted_in_process_and_resumed(tmp_path, monkeypatch):
 
 
 def test_the_last_steps_see_fewer_larger_patches(tmp_path, monkeypatch):
-    step, shapes = trainer.Trainer.train_step, []
-    monkeypatch.setattr(trainer.Trainer, "train_step", lambda self, *b: shapes.append(b[0].shape) or step(self, *b))
+    step, shapes = train.Run.train_step, []
+    monkeypatch.setattr(train.Run, "train_step", lambda self, *b: shapes.append(b[0].clean.shape) or step(self, *b))
     weights = fit(tmp_path, large_patches=0.25)
     assert shapes == 9 * [(4, 1, 16, 16)] + 3 * [(1, 1, 32, 32)]
     assert checkpoint.read_header(weights).patches == 48  # by their area
-    assert config(large_patches=0.25).batch_shape(20) == (1, 32) and config().batch_shape(20) == (4, 16)
+    assert config(large_patches=0.25).batch_shape(1.0) == (1, 32) and config().batch_shape(1.0) == (4, 16)
     for wrong in ({"large_patches": 1.5}, {"large_patches": 0.5, "batch_size": 6}):
         with pytest.raises(ValueError, match="expected"):
             config(**wrong)
 
 
-def test_the_last_steps_minimise_squared_error():
-    noisy, clean, sigma = torch.zeros(2, 1, 8, 8), torch.full((2, 1, 8, 8), 0.1), torch.zeros(2)
-    criterion = trainer.build_criterion(config(mse_share=0.25))
-    for step, expected in ((0, 0.1), (8, 0.1), (9, 0.01), (11, 0.01)):
-        criterion.begin_step(torch.Generator(), step / 12)
-        assert criterion(lambda noisy, sigma: noisy, noisy, clean, sigma)["loss"].item() == pytest.approx(expected)
-    with pytest.raises(ValueError, match="mse_share"):
-        config(mse_share=-0.1)
-
-
-def test_the_logarithm_of_the_error_weighs_noise_levels_alike():
-    clean, error = torch.zeros(2, 1, 8, 8), torch.tensor([0.01, 0.1]).view(2, 1, 1, 1).expand(2, 1, 8, 8)
-    restored = error.clone().requires_grad_()
-    Supervised("log_mse").terms([restored], clean)["loss"].backward()
-    pull = (restored.grad * error).sum(dim=(1, 2, 3))  # what a change by 1 % gives
-    assert pull[0].item() == pytest.approx(pull[1].item(), rel=0.02)
+def test_squared_error_weighs_noise_levels_by_what_is_to_be_expected():
+    levels = torch.tensor([1.0, 15.0, 25.0, 50.0]) / 255
+    error = expected_error(levels).sqrt().view(-1, 1, 1, 1).expand(4, 1, 8, 8)
+    for sigma in (levels, levels.view(-1, 1, 1, 1).expand(4, 1, 8, 8)):
+        restored = error.clone().requires_grad_()
+        terms = Supervised().terms([restored], torch.zeros_like(error), sigma)
+        assert terms["loss"].item() == pytest.approx(1.0, rel=1e-4)
+        terms["loss"].backward()
+        pull = (restored.grad * error).sum(dim=(1, 2, 3))  # what a change by 1 % gives
+        assert torch.allclose(pull, pull[:1].expand(4), rtol=1e-4)
+    assert -10 * expected_error(torch.tensor(25 / 255)).log10().item() == pytest.approx(EXPECTED_PSNR[25.0], abs=1e-3)
+    assert torch.isfinite(expected_error(torch.tensor([0.0, 1.0]))).all()
 
 
 def test_another_configuration_does_not_continue_a_run(tmp_path):
     fit(tmp_path)
-    with pytest.raises(trainer.TrainingError, match="another configuration"):
+    with pytest.raises(train.TrainingError, match="another config"):
         train.fit(config(learning_rate=1e-3), tmp_path / "run", validations=0, quiet=True)
 
 
@@ -157,39 +155,46 @@ def test_damaged_state_is_named(tmp_path):
     fit(tmp_path)
     state = next((tmp_path / "run").glob("*.state.safetensors"))
     state.write_bytes(state.read_bytes()[:100])
-    with pytest.raises(trainer.TrainingError, match="delete"):
+    with pytest.raises(train.TrainingError, match="delete"):
         fit(tmp_path)
 
 
-def test_init_from_starts_a_new_cycle_and_sums_patches(tmp_path):
+def test_other_images_do_not_continue_a_run(tmp_path):
+    files = data.sample_files()
+    fit(tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "training_files", lambda name, root: files[3:])
+        with pytest.raises(train.TrainingError, match="another data"):
+            fit(tmp_path)
+
+
+def test_init_from_starts_from_given_weights(tmp_path):
     first = fit(tmp_path, "first")
-    second = fit(tmp_path, "second", init_from=str(first), seed=1)
-    assert checkpoint.read_header(first).patches == 48
-    assert checkpoint.read_header(second).patches == 96
-    assert json.loads(second.with_suffix(".json").read_text())["earlier_patches"] == 48
-    cycle = trainer.Trainer(config(init_from=str(first), seed=1), Supervised(), torch.device("cpu"))
-    start, ended = cycle.model.state_dict(), checkpoint.load(first).state_dict()
+    start = train.build_model(config(init_from=str(first), seed=1)).state_dict()
+    ended = checkpoint.load(first).state_dict()
     assert all(torch.equal(start[name], ended[name]) for name in ended)
+    other = ModelConfig(widths=(8, 16), stages=(StageConfig((1, 1), (1,)),))
     with pytest.raises(ValueError, match="init_from"):
-        fit(tmp_path, "third", init_from=str(first), model=ModelConfig(widths=(8, 16)))
+        fit(tmp_path, "third", init_from=str(first), model=other)
 
 
-def test_the_mean_of_two_runs(tmp_path, capsys):
-    first = fit(tmp_path, "first")
-    second = fit(tmp_path, "second", init_from=str(first), cycle=1)
-    mean = tmp_path / "mean.safetensors"
-    assert main(["average", str(first), str(second), "-o", str(mean)]) == 0
-    a, b, c = (checkpoint.load(path).state_dict() for path in (first, second, mean))
-    assert all(torch.allclose(c[name], (a[name] + b[name]) / 2) for name in c)
-    header = checkpoint.read_header(mean)
-    assert header.recipe["mean_of"] == [checkpoint.read_header(path).sha256 for path in (first, second)]
-    history = json.loads(mean.with_suffix(".json").read_text())["history"]
-    assert history[-1]["mean_of"] == 2 and 5 < history[-1]["psnr"]["25"] < 40 and "dB at 25" in capsys.readouterr().out
-    assert main(["average", str(first), str(second), "-o", str(mean)]) == 2
-    assert "which is there" in capsys.readouterr().err
-    for wrong in ([str(first)], [str(first), "mdrn.plain_n25_s0"]):
-        assert main(["average", *wrong, "-o", str(mean)]) == 2
-        assert "expected at least two files of one network" in capsys.readouterr().err
+def test_a_run_ends_by_the_clock_with_its_schedule(tmp_path, monkeypatch):
+    rates, step = [], train.Run.train_step
+    monkeypatch.setattr(
+        train.Run, "train_step", lambda self, b, p: rates.append(self.config.rate(p)) or step(self, b, p)
+    )
+    weights = train.fit(config(steps=10**6, minutes=0.02), tmp_path, validations=2, quiet=True)
+    header, record = checkpoint.read_header(weights), json.loads(weights.with_suffix(".json").read_text())
+    assert 10 < header.steps == record["steps"] == len(rates) < 10_000 and len(record["history"]) == 2
+    assert 1.2 <= record["seconds"] < 3 and rates[-1] < 0.2 * max(rates)
+    with pytest.raises(ValueError, match="minutes"):
+        config(minutes=0)
+
+
+def test_the_rate_rises_and_falls():
+    run = config(warmup=0.1, learning_rate=1.0, final_learning_rate=0.01)
+    assert run.rate(0.0) < run.rate(0.05) < run.rate(0.1) > run.rate(0.5) > run.rate(1.0)
+    assert run.rate(0.05) == pytest.approx(0.5, abs=0.01) and run.rate(1.0) == pytest.approx(0.01)
 
 
 def test_nan_loss_stops_with_advice_and_keeps_the_last_checkpoint(tmp_path):
@@ -198,7 +203,7 @@ def test_nan_loss_stops_with_advice_and_keeps_the_last_checkpoint(tmp_path):
             terms = super().forward(model, noisy, clean, sigma)
             return {"loss": terms["loss"] * float("nan")}
 
-    with pytest.raises(trainer.TrainingError, match="learning rate"):
+    with pytest.raises(train.TrainingError, match="--learning-rate 0.002"):
         train.fit(config(steps=60), tmp_path, criterion=Broken(), validations=0, quiet=True)
     assert not list(tmp_path.glob("*.safetensors"))
 
@@ -206,15 +211,102 @@ def test_nan_loss_stops_with_advice_and_keeps_the_last_checkpoint(tmp_path):
 def test_batches_depend_on_seed_and_step_alone():
     images = [np.random.default_rng(0).integers(0, 256, (40, 50), dtype=np.uint8)]
     source = data.PatchSource.from_images(images)
-    run = config(noise_level=(0, 75))
-    for a, b in zip(trainer.draw_batch(run, source, 3), trainer.draw_batch(run, source, 3), strict=True):
-        assert torch.equal(a, b)
-    assert not torch.equal(trainer.draw_batch(run, source, 3)[0], trainer.draw_batch(run, source, 4)[0])
-    sigma = torch.cat([trainer.draw_batch(run, source, step)[2] for step in range(200)])
+
+    def batch(step, seed=0):
+        return train.draws(config(noise_level=(0, 75), seed=seed), source, None, Path())(step, 0.0)
+
+    for name in ("clean", "noisy", "sigma"):
+        assert torch.equal(getattr(batch(3), name), getattr(batch(3), name))
+    assert not torch.equal(batch(3).clean, batch(4).clean) and not torch.equal(batch(3).clean, batch(3, seed=1).clean)
+    sigma = torch.cat([batch(step).sigma for step in range(200)])
     assert 0 <= sigma.min() < 0.01 and 0.28 < sigma.max() <= 75 / 255
-    for changed in ({"seed": 1}, {"cycle": 1}):
-        other = dataclasses.replace(run, **changed)
-        assert not torch.equal(trainer.draw_batch(run, source, 3)[0], trainer.draw_batch(other, source, 3)[0])
+
+
+def test_some_patches_have_levels_that_differ_across_them():
+    corners = noise.draw_corners((0, 75), 1000, 0.25, torch.Generator().manual_seed(0))
+    varies = (corners != corners[..., :1, :1]).flatten(1).any(1)
+    assert 0.2 < varies.float().mean() < 0.3
+    maps = noise.spread(corners, 16)
+    assert maps.shape == (1000, 1, 16, 16) and torch.allclose(maps[..., ::15, ::15], corners)
+    batch = data.fresh_batch(
+        data.PatchSource.from_images([np.full((64, 64), 128, np.uint8)]),
+        64, 64, (0, 75), 1.0, torch.Generator().manual_seed(0),
+    )  # fmt: skip
+    found = ((batch.noisy - batch.clean) / batch.sigma).std()
+    assert found.item() == pytest.approx(1.0, rel=0.02)
+    assert noise.spread(noise.draw_corners((0, 75), 4, 0.0, torch.Generator()), 16).shape == (4,)
+
+
+def pool(folder, draws=24, size=16, map_share=0.5) -> data.Pool:
+    images = [np.random.default_rng(0).integers(0, 256, (40, 50), dtype=np.uint8)]
+    return data.Pool(folder, data.PatchSource.from_images(images), draws, size, (0.0, 75.0), map_share)
+
+
+def double(batch, generator):
+    return 2 * batch.noisy + batch.sigma.reshape(len(batch.sigma), 1, *batch.sigma.shape[2:] or (1, 1))
+
+
+@pytest.mark.parametrize("map_share", [0.0, 1.0])
+@pytest.mark.parametrize("size", [8, 16])
+def test_no_draw_repeats_and_answers_belong_to_their_patches(tmp_path, size, map_share):
+    stored = pool(tmp_path, map_share=map_share)
+    stored.fill({"twice": double})
+    seen = set()
+    for first in range(0, stored.capacity(size), 8):
+        batch = stored.batch(3, first, 8, size, ["twice"])
+        assert batch.clean.shape == batch.noisy.shape == (8, 1, size, size)
+        assert torch.allclose(batch.answers["twice"], double(batch, None), atol=4e-3)
+        assert ((batch.noisy - batch.clean) / batch.sigma.reshape(8, 1, *batch.sigma.shape[2:] or (1, 1))).std() < 1.5
+        seen.update(patch.numpy().tobytes() for patch in batch.noisy)
+    assert len(seen) == stored.capacity(size) == 24 * 8 * (16 // size) ** 2
+    with pytest.raises(data.DataError, match="too few"):
+        stored.batch(3, stored.capacity(size), 8, size, [])
+    assert not torch.equal(stored.batch(4, 0, 8, size, []).noisy, stored.batch(3, 0, 8, size, []).noisy)
+    used = {patch.numpy().tobytes() for patch in stored.batch(3, 0, 24, 16, [], used=7).noisy}
+    assert len(used) == 24
+
+
+def test_a_pool_goes_on_where_it_was_interrupted(tmp_path):
+    whole, cut, calls = pool(tmp_path / "a", 40), pool(tmp_path / "b", 40), []
+
+    def stop_once(batch, generator):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return torch.rand(batch.clean.shape, generator=generator)
+
+    assert whole.bytes_missing(["x"]) == 40 * 256 * 5
+    with pytest.raises(KeyboardInterrupt):
+        cut.fill({"x": stop_once})
+    for stored in (cut, whole):
+        stored.fill({"x": stop_once})
+        assert stored.bytes_missing(["x"]) == 0
+    for name in ("clean", "noisy", "corners", "x"):
+        first, second = (np.load(p.folder / f"{name}.npy") for p in (whole, cut))
+        assert np.array_equal(first, second)
+
+
+def test_plain_runs_read_the_pool_and_resume_to_the_same_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "POOL_SIZE", 32)
+    options = {"pool": 40, "map_share": 0.5, "large_patches": 0.5, "noise_level": (0.0, 75.0)}
+    whole = fit(tmp_path, "whole", **options)
+    step = train.Run.train_step
+
+    def stop_at_7(self, *batch):
+        if self.step == 7:
+            raise KeyboardInterrupt
+        step(self, *batch)
+
+    monkeypatch.setattr(train.Run, "train_step", stop_at_7)
+    with pytest.raises(KeyboardInterrupt):
+        train.fit(config(**options), tmp_path / "cut", save_seconds=0.0, validations=0, quiet=True)
+    monkeypatch.setattr(train.Run, "train_step", step)
+    resumed = train.fit(config(**options), tmp_path / "cut", validations=0, quiet=True)
+    assert resumed.read_bytes() == whole.read_bytes()
+    with pytest.raises(data.DataError, match="too few"):
+        fit(tmp_path, "long", **options | {"pool": 1})
+    with pytest.raises(ValueError, match="pool"):
+        config(pool=4, minutes=1)
 
 
 def test_patches_are_crops_under_the_eight_symmetries():

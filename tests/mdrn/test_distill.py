@@ -1,17 +1,19 @@
 import copy
+import dataclasses
 
 import pytest
 import torch
-from conftest import header_for, small_network
+from conftest import SMALL_STAGE, header_for, small_network
 from safetensors import safe_open
 
-from mdrn import checkpoint, train, trainer
+from mdrn import checkpoint, train
 from mdrn.denoiser import count_parameters
-from mdrn.distill import DistillConfig, Distilled, Guide, Supervised, less_noisy
+from mdrn.distill import LOSSES, DistillConfig, Distilled, Guide, Supervised, less_noisy
 from mdrn.model import ModelConfig
 from mdrn.teacher import TEACHERS, FusedBottleneck, Teacher, TeacherConfig
 
-SMALL_TEACHER = TeacherConfig(widths=(8, 8, 16), blocks=1)
+SMALL_TEACHER = TeacherConfig(widths=(8, 8, 16), down=(1, 1, 1), up=(1, 1), entry=2)
+SMALL = ModelConfig(widths=(8, 8, 16), stages=(SMALL_STAGE,) * 2, entry=2)
 MATCHES = (("stage1.scale3", "scale3"), ("stage2.scale1", "scale1"))
 WIDTHS = {"stage1.scale3": (16, 16), "stage2.scale1": (8, 8)}
 
@@ -34,8 +36,9 @@ def batch(size: int = 32):
 
 def distilled(strategy="hmds_c", teacher=None, **changes) -> Distilled:
     config = DistillConfig(**({"matches": MATCHES} | changes))
-    criterion = Distilled(Supervised(), strategy, Guide(teacher or small_teacher()), config, WIDTHS)
-    criterion.begin_step(torch.Generator().manual_seed(0), 0.0)
+    guide = Guide(teacher or small_teacher())
+    criterion = Distilled(Supervised(), config.views(strategy), config, guide, WIDTHS)
+    criterion.begin_step(torch.Generator().manual_seed(0), 0.0, {})
     return criterion
 
 
@@ -68,9 +71,10 @@ def test_teacher_preset_has_the_size_it_may_have():
     assert 2_000_000 <= count_parameters(TEACHERS["teacher"].build()) <= 3_000_000
 
 
-@pytest.mark.parametrize("decodes", [(), (2, 0), (1, 3)])
-def test_receptive_field_of_the_teacher(decodes):
-    teacher = TeacherConfig(widths=(4, 4, 4), blocks=2, decodes=decodes).build().double().eval()
+@pytest.mark.parametrize("up", [(2, 2), (2, 0), (1, 3)])
+@pytest.mark.parametrize("entry", [1, 2])
+def test_receptive_field_of_the_teacher(up, entry):
+    teacher = TeacherConfig(widths=(4, 4, 4), down=(0, 2, 1), up=up, entry=entry).build().double().eval()
     radius, stride = teacher.receptive_field_radius, teacher.stride
     halo = -(-radius // stride) * stride
     size = 2 * halo + 3 * stride
@@ -84,9 +88,9 @@ def test_receptive_field_of_the_teacher(decodes):
 def test_teacher_configuration_is_held_to_its_limits():
     for field, value in (
         ("widths", (8,)),
-        ("blocks", 0),
-        ("decodes", (1,)),
-        ("decodes", (1, -1)),
+        ("down", (1, 1)),
+        ("up", (1,)),
+        ("up", (1, 1, -1)),
         ("channels", 2),
         ("expansion", 0),
         ("entry", 3),
@@ -111,7 +115,7 @@ def test_without_weights_it_is_the_plain_criterion():
     terms = distilled("hmds", output_weight=0.0)(student, noisy, clean, sigma)
     assert terms["loss"] == plain["loss"] and terms["stages"] == plain["stages"]
     faded = distilled("hmds", final_weight=0.0)
-    faded.begin_step(torch.Generator(), 1.0)
+    faded.begin_step(torch.Generator(), 1.0, {})
     assert faded(student, noisy, clean, sigma)["loss"] == plain["loss"]
 
 
@@ -119,7 +123,7 @@ def test_terms_add_up():
     student = small_network()
     noisy, clean, sigma = batch()
     criterion = distilled("hmds", output_weight=0.6, feature_weight=0.2, final_weight=0.5)
-    criterion.begin_step(torch.Generator().manual_seed(0), 0.5)
+    criterion.begin_step(torch.Generator().manual_seed(0), 0.5, {})
     terms = criterion(student, noisy, clean, sigma)
     output = (terms["hmds_c.output"] + terms["hmds_n.output"]) / 2
     features = (terms["hmds_c.features"] + terms["hmds_n.features"]) / 2
@@ -131,17 +135,31 @@ def test_terms_add_up():
     assert features > 0
 
 
-def test_the_distance_to_the_teacher_is_the_distance_to_the_clean_image():
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_distance_to_the_teacher_is_the_distance_to_the_clean_image(loss):
     student, teacher = small_network(), small_teacher()
     noisy, clean, sigma = batch()
-    supervised = Supervised("l1", mse_share=0.25)
-    criterion = Distilled(supervised, "hmds_c", Guide(teacher), DistillConfig(matches=MATCHES), WIDTHS)
+    config = DistillConfig(matches=MATCHES)
+    criterion = Distilled(Supervised(loss), config.views("hmds_c"), config, Guide(teacher))
+    criterion.begin_step(torch.Generator(), 0.5, {})
     with torch.no_grad():
-        gap = student(noisy, sigma) - teacher(noisy, sigma)
-        for progress, expected in ((0.5, gap.abs().mean()), (0.75, gap.square().mean())):
-            criterion.begin_step(torch.Generator(), progress)
-            output = criterion(student, noisy, clean, sigma)["hmds_c.output"]
-            assert output.item() == pytest.approx(expected.item(), rel=1e-5)
+        expected = Supervised(loss).distance(student(noisy, sigma), teacher(noisy, sigma), sigma)
+        output = criterion(student, noisy, clean, sigma)["hmds_c.output"]
+    assert output.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_stored_answers_spare_the_teacher():
+    student, teacher = small_network(), small_teacher()
+    noisy, clean, sigma = batch()
+    config = DistillConfig()
+    with torch.no_grad():
+        stored = {
+            view.key: Guide(teacher).answer(view, noisy, clean, sigma, None)[0] for view in config.views("hmds_c")
+        }
+        asked = distilled("hmds_c", teacher)(student, noisy, clean, sigma)
+        criterion = Distilled(Supervised(), config.views("hmds_c"), config)
+        criterion.begin_step(torch.Generator(), 0.0, stored)
+        assert criterion(student, noisy, clean, sigma)["loss"] == asked["loss"]
 
 
 def test_nested_noise_has_the_right_variances_and_correlation():
@@ -209,7 +227,7 @@ def teacher_file(tmp_path):
 
 
 def config(teacher_file, **changes):
-    options = {"preset": "small", "model": ModelConfig(widths=(8, 8, 16)), "steps": 6, "batch_size": 2}
+    options = {"preset": "small", "model": SMALL, "steps": 6, "batch_size": 2, "noise_level": (25.0, 25.0)}
     options |= {"patch_size": 16, "data": ("samples",), "strategy": "hmds", "teacher": str(teacher_file)}
     distill = DistillConfig(feature_weight=0.1, matches=MATCHES)
     return train.TrainConfig(**(options | {"distill": distill} | changes))
@@ -223,9 +241,8 @@ def test_training_leaves_the_teacher_and_the_students_file_clean(tmp_path, teach
     monkeypatch.setattr(train, "build_criterion", lambda *a: criteria.append(build(*a)) or criteria[-1])
     weights = train.fit(config(teacher_file), tmp_path / "out", validations=0, quiet=True)
     (criterion,) = criteria
-    assert (
-        checkpoint.tensors_sha256(criterion.guide.teacher.state_dict()) == checkpoint.read_header(teacher_file).sha256
-    )
+    halves = {name: tensor.half() for name, tensor in criterion.guide.teacher.state_dict().items()}
+    assert checkpoint.tensors_sha256(halves) == checkpoint.read_header(teacher_file).sha256
     assert teacher_file.read_bytes() == before
     assert weights.name == "small.hmds_n25_s0.safetensors"
     assert checkpoint.load(weights).header.strategy == "hmds"
@@ -241,70 +258,43 @@ def test_a_student_is_matched_at_the_stages_it_has(teacher_file):
     pairs = (("stage1.scale3", "scale3"), ("stage2.scale3", "scale3"))
     both = DistillConfig(feature_weight=0.1, matches=pairs)
     for stages in (1, 2):
-        model = ModelConfig(widths=(8, 8, 16), stages=stages)
-        criterion = trainer.build_criterion(config(teacher_file, model=model, distill=both))
+        run = config(teacher_file, model=dataclasses.replace(SMALL, stages=SMALL.stages[:stages]), distill=both)
+        criterion = train.build_criterion(run, train.load_guide(run))
         assert criterion.matches == list(pairs[:stages])
         assert {len(projections) for projections in criterion.projections.values()} == {stages}
-    with pytest.raises(ValueError, match="matches: the student has none"):
-        second = DistillConfig(feature_weight=0.1, matches=pairs[1:])
-        trainer.build_criterion(config(teacher_file, model=ModelConfig(widths=(8, 8, 16), stages=1), distill=second))
+    second = DistillConfig(feature_weight=0.1, matches=pairs[1:])
+    run = config(teacher_file, model=dataclasses.replace(SMALL, stages=SMALL.stages[:1]), distill=second)
+    with pytest.raises(ValueError, match="one of the features"):
+        train.build_criterion(run, train.load_guide(run))
 
 
 @pytest.mark.parametrize("pair", [("head", "scale3"), ("stage1.scale3", "scale9"), ("stageX.scale3", "scale3")])
 def test_a_feature_that_does_not_exist_is_named(teacher_file, pair):
     distill = DistillConfig(feature_weight=0.1, matches=(pair,))
     with pytest.raises(ValueError, match=r"matches: expected .*, got '"):
-        trainer.build_criterion(config(teacher_file, distill=distill))
+        train.build_criterion(config(teacher_file, distill=distill), Guide(small_teacher()))
 
 
 def test_plain_and_distilled_runs_share_weights_and_batches(teacher_file):
     plain = config(None, strategy="plain", teacher=None)
     ours = config(teacher_file)
-    first, second = trainer.build_model(plain)[0], trainer.build_model(ours)[0]
+    first, second = train.build_model(plain), train.build_model(ours)
     assert checkpoint.tensors_sha256(first.state_dict()) == checkpoint.tensors_sha256(second.state_dict())
 
 
-def test_runs_side_by_side_equal_runs_alone_and_share_the_teachers_passes(tmp_path, teacher_file, monkeypatch):
+def test_runs_share_the_teachers_stored_answers(tmp_path, teacher_file, monkeypatch):
     monkeypatch.delenv("MDRN_DATA", raising=False)
-    configs = [config(teacher_file, strategy=strategy) for strategy in ("hmds_c", "hmds_n", "hmds")]
-    configs.append(config(None, strategy="plain", teacher=None))
-    passes = []
-    forward = Teacher.forward_features
+    monkeypatch.setattr(train, "POOL_SIZE", 32)
+    passes, forward = [], Teacher.forward_features
     monkeypatch.setattr(Teacher, "forward_features", lambda *a: passes.append(1) or forward(*a))
-    together = train.fit_together(configs, tmp_path / "together", validations=0, quiet=True)
-    assert len(passes) == 2 * configs[0].steps
-    for one, weights in zip(configs, together, strict=True):
-        alone = train.fit(one, tmp_path / "alone", validations=0, quiet=True)
-        assert alone.read_bytes() == weights.read_bytes()
-
-
-def test_a_run_left_behind_catches_up(tmp_path, teacher_file, monkeypatch):
-    monkeypatch.delenv("MDRN_DATA", raising=False)
-    configs = [config(teacher_file, strategy="hmds_c"), config(None, strategy="plain", teacher=None)]
-    whole = train.fit_together(configs, tmp_path / "whole", validations=0, quiet=True)
-    save, saves = trainer.Trainer.save, []
-
-    def die_after_the_third(self, path):
-        if len(saves) == 3:
-            raise KeyboardInterrupt
-        saves.append((path, self.step))
-        save(self, path)
-
-    monkeypatch.setattr(trainer.Trainer, "save", die_after_the_third)
-    with pytest.raises(KeyboardInterrupt):
-        train.fit_together(configs, tmp_path / "cut", validations=0, save_seconds=0.0, quiet=True)
-    assert [step for _, step in saves] == [1, 1, 2]
-    monkeypatch.setattr(trainer.Trainer, "save", save)
-    resumed = train.fit_together(configs, tmp_path / "cut", validations=0, save_seconds=0.0, quiet=True)
-    assert [p.read_bytes() for p in resumed] == [p.read_bytes() for p in whole]
-
-
-def test_runs_that_cannot_share_batches_are_refused(tmp_path, teacher_file):
-    plain = config(None, strategy="plain", teacher=None)
-    with pytest.raises(ValueError, match="seed"):
-        train.fit_together([plain, config(teacher_file, seed=1)], tmp_path)
-    with pytest.raises(ValueError, match="one id"):
-        train.fit_together([plain, plain], tmp_path)
+    options = {"pool": 32, "distill": DistillConfig(), "noise_level": (0.0, 75.0), "map_share": 0.3}
+    for strategy, seed, expected in (("hmds", 0, 4), ("hmds", 1, 4), ("hmds_c", 0, 4), ("hmds_n", 0, 4)):
+        run = config(teacher_file, strategy=strategy, seed=seed, **options)
+        weights = train.fit(run, tmp_path / strategy, pools=tmp_path / "pools", validations=0, quiet=True)
+        assert len(passes) == expected and checkpoint.load(weights).header.strategy == strategy
+    run = config(None, strategy="plain", teacher=None, **options)
+    train.fit(run, tmp_path / "plain", pools=tmp_path / "pools", validations=0, quiet=True)
+    assert len(passes) == 4 and len(list((tmp_path / "pools").iterdir())) == 1
 
 
 @pytest.mark.parametrize(
@@ -326,9 +316,9 @@ def test_a_teacher_that_does_not_fit_is_refused(tmp_path, teacher_file):
     narrow = {**vars(header), "noise_level": (0.0, 20.0)}
     checkpoint.write_weights(tmp_path / "narrow.safetensors", teacher, checkpoint.Header(**narrow))
     with pytest.raises(ValueError, match="levels"):
-        train.build_criterion(config(tmp_path / "narrow.safetensors"))
+        train.load_guide(config(tmp_path / "narrow.safetensors"))
     with pytest.raises(ValueError, match="channels"):
-        train.build_criterion(config(teacher_file, model=ModelConfig(channels=3, widths=(8, 8, 16))))
+        train.load_guide(config(teacher_file, model=dataclasses.replace(SMALL, channels=3)))
     for field, value in (("output_weight", 2), ("teacher_level", -1), ("feature_weight", -1), ("final_weight", 2)):
         with pytest.raises(ValueError, match=field):
             DistillConfig(**{field: value})

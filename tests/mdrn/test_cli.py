@@ -1,4 +1,4 @@
-"""The command line as a user meets it: in process, through `mdrn.__main__.main`, on real files."""
+"""The command line as a user meets it: in process, through `mdrn.cli.main`, on real files."""
 
 import io
 import os
@@ -13,8 +13,8 @@ from PIL import Image, ImageCms
 from skimage.data import astronaut, camera
 
 from mdrn import checkpoint, inference
-from mdrn.__main__ import main
-from mdrn.image_io import read_image, write_image
+from mdrn.cli import main
+from mdrn.files import read_image, write_image
 
 
 @pytest.fixture

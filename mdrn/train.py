@@ -84,8 +84,8 @@ class TrainConfig:
     minutes: float | None = None
     batch_size: int = 16
     patch_size: int = 64
-    large_patches: float = 0.0
-    map_share: float = 0.0
+    large_patches: float = 0.25
+    map_share: float = 0.1
     pool: int = 0
     data: tuple[str, ...] = ("bsds",)
     loss: str = "mse"

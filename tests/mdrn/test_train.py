@@ -21,7 +21,7 @@ SMALL = ModelConfig(widths=(8, 8, 16), stages=(SMALL_STAGE,) * 2, entry=2)
 
 def config(**changes) -> train.TrainConfig:
     options = {"preset": "small", "model": SMALL, "steps": 12, "batch_size": 4, "patch_size": 16, "data": ("samples",)}
-    options["noise_level"] = (25.0, 25.0)
+    options |= {"noise_level": (25.0, 25.0), "large_patches": 0.0, "map_share": 0.0}
     return train.TrainConfig(**(options | changes))
 
 

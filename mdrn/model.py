@@ -92,7 +92,7 @@ class ModelConfig:
 
 
 _TINY = ModelConfig(
-    widths=(16, 24, 32), stages=(StageConfig((0, 1, 1), (1, 1)), StageConfig((0, 0, 0), (1, 1))), entry=2
+    widths=(16, 24, 32), stages=(StageConfig((0, 1, 1), (1, 1)), StageConfig((0, 0, 1), (1, 1))), entry=2
 )
 PRESETS: dict[str, ModelConfig] = {"mdrn_tiny": _TINY, "mdrn": ModelConfig()}
 PRESETS |= {f"{name}_rgb": dataclasses.replace(config, channels=3) for name, config in PRESETS.items()}

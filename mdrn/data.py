@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mdrn import noise
+from mdrn import camera, noise
 from mdrn.denoiser import MdrnError
 from mdrn.files.atomic import write_atomically
 
@@ -225,6 +225,8 @@ class Pool:
         size: side of a draw in pixels.
         noise_level: lowest and highest level on the 8-bit scale.
         map_share: see `noise.draw_corners`.
+        camera_share: share of the draws with the noise of photographs (see `mdrn.camera`), whose level is that of
+            white noise which disturbs coarse detail as much; RGB alone.
     """
 
     _CHUNK = 16
@@ -238,11 +240,13 @@ class Pool:
         size: int,
         noise_level: tuple[float, float],
         map_share: float,
+        camera_share: float = 0.0,
     ) -> None:
         self.source, self.draws, self.size = source, draws, size
-        self.noise_level, self.map_share = noise_level, map_share
+        self.noise_level, self.map_share, self.camera_share = noise_level, map_share, camera_share
         self.channels = source.pixels.shape[1]
-        said = json.dumps(["pool-1", source.digest, draws, size, noise_level, map_share])
+        said = ["pool-1", source.digest, draws, size, noise_level, map_share]
+        said = json.dumps(said + [camera_share] * (camera_share > 0))
         self.folder = folder / f"pool-{hashlib.sha256(said.encode()).hexdigest()[:16]}"
         self._open: dict[str, np.ndarray] = {}
 
@@ -299,6 +303,23 @@ class Pool:
         arrays["clean"][part] = clean.mul(255.0).round_().to(torch.uint8).numpy()
         arrays["noisy"][part] = noisy.half().numpy()
         arrays["corners"][part] = corners.numpy()
+        rng = np.random.default_rng(part.start)
+        for index in range(part.start, part.stop):
+            if self.camera_share and rng.random() < self.camera_share:
+                self._photograph(arrays, index, rng, generator)
+
+    def _photograph(
+        self, arrays: dict[str, np.ndarray], index: int, rng: np.random.Generator, generator: torch.Generator
+    ) -> None:
+        """Put a photograph in the place of a draw: its middle, for a camera may halve its size."""
+        scene = self.source.draw(1, 2 * self.size, generator)[0].mul(255.0).round_().to(torch.uint8)
+        clean, noisy = camera.photograph(scene.permute(1, 2, 0).numpy(), camera.Camera.draw(rng), rng)
+        top, left = ((side - self.size) // 2 for side in clean.shape[:2])
+        clean, noisy = (image[top : top + self.size, left : left + self.size] for image in (clean, noisy))
+        level = camera.white_level(noisy.astype(np.float32) - clean)
+        arrays["clean"][index] = clean.transpose(2, 0, 1)
+        arrays["noisy"][index] = (noisy / 255.0).transpose(2, 0, 1)
+        arrays["corners"][index] = noise.to_sigma(min(level, self.noise_level[1]))
 
     def _make_answers(
         self, key: str, answer: Answer, arrays: dict[str, np.ndarray], part: slice, generator: torch.Generator

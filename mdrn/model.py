@@ -96,6 +96,7 @@ _TINY = ModelConfig(
 )
 PRESETS: dict[str, ModelConfig] = {"mdrn_tiny": _TINY, "mdrn": ModelConfig()}
 PRESETS |= {f"{name}_rgb": dataclasses.replace(config, channels=3) for name, config in PRESETS.items()}
+PRESETS |= {"photo": PRESETS["mdrn_rgb"], "photo_tiny": PRESETS["mdrn_tiny_rgb"]}
 
 
 class ResidualBlock(nn.Module):

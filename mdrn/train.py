@@ -57,6 +57,7 @@ class TrainConfig:
         patch_size: side of a patch in pixels.
         large_patches: share of the run, its end, on a quarter as many patches of twice the side.
         map_share: share of the patches whose noise level differs across them.
+        camera_share: share of the stored draws with the noise of photographs, see `mdrn.data.Pool`.
         pool: number of stored draws of patch, level and noise that the run reads; 0 draws each patch afresh.
         data: training sets, see `mdrn.data.training_files`.
         loss: see `mdrn.distill.Supervised`.
@@ -87,6 +88,7 @@ class TrainConfig:
     patch_size: int = 64
     large_patches: float = 0.25
     map_share: float = 0.1
+    camera_share: float = 0.0
     pool: int = 0
     data: tuple[str, ...] = ("bsds",)
     loss: str = "mse"
@@ -120,13 +122,16 @@ class TrainConfig:
                 raise MdrnError(f"{name}: expected at least 1, got {getattr(self, name)}")
         if self.minutes is not None and not self.minutes > 0:
             raise MdrnError(f"minutes: expected more than 0, got {self.minutes}")
-        for name in ("large_patches", "map_share", "warmup"):
+        for name in ("large_patches", "map_share", "camera_share", "warmup"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise MdrnError(f"{name}: expected a share from 0 to 1, got {getattr(self, name)}")
         if self.large_patches and self.batch_size % 4:
             raise MdrnError(f"batch_size: expected a multiple of 4 with large_patches, got {self.batch_size}")
         if self.pool and (self.minutes is not None or self.distill.feature_weight):
             raise MdrnError("pool: expected 0 with minutes or feature_weight, which need a teacher at hand")
+
+        if self.camera_share and (not self.pool or self.model.channels != 3):
+            raise MdrnError("camera_share: expected 0 without a pool, or for grey networks")
 
     @property
     def id(self) -> str:
@@ -334,7 +339,7 @@ def draws(
             config.map_share,
             step_generator(config.seed, step, source.pixels.device),
         )
-    pool = Pool(pools, source, config.pool, POOL_SIZE, config.noise_level, config.map_share)
+    pool = Pool(pools, source, config.pool, POOL_SIZE, config.noise_level, config.map_share, config.camera_share)
     answers = {}
     for view in config.distill.views(config.strategy):
         key = f"{guide.teacher.header.sha256[:16]}.{view.key}"

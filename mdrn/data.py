@@ -49,8 +49,8 @@ def training_files(name: str, root: Path | None) -> list[Path]:
     """List the files of a training set, sorted.
 
     Args:
-        name: 'bsds' (BSDS500 train and test folders), 'extra' (extra_train) or 'samples' (photographs that
-            scikit-image ships; for smoke tests).
+        name: 'bsds' (BSDS500 train and test folders), 'extra' (extra_train), 'samples' (photographs that scikit-image
+            ships; for smoke tests), or the path of a folder of images.
         root: the folder that holds BSDS500/ and extra_train/.
 
     Raises:
@@ -59,7 +59,9 @@ def training_files(name: str, root: Path | None) -> list[Path]:
     if name == "samples":
         return sample_files()[2:]
     if name not in TRAINING_SETS:
-        raise DataError(f"training data: expected one of {', '.join(TRAINING_SETS)}, got {name!r}")
+        if not Path(name).is_dir():
+            raise DataError(f"training data: expected a folder or one of {', '.join(TRAINING_SETS)}, got {name!r}")
+        return _list_images(Path(name), ["."])
     folders = ["BSDS500/train", "BSDS500/test"] if name == "bsds" else ["extra_train"]
     return _list_images(root, folders)
 
@@ -85,25 +87,56 @@ def _list_images(root: Path | None, folders: list[str]) -> list[Path]:
         found = sorted(p for p in (root / folder).rglob("*") if p.suffix.lower() in SUFFIXES)
         if not found:
             raise DataError(
-                f"expected images in {root / folder}, found none; check --data-root or {DATA_ROOT_VARIABLE}"
+                f"expected images in {root / folder}, found none; check the folder, --data-root or {DATA_ROOT_VARIABLE}"
             )
         files += found
     return [p for p in files if f"{p.parent.name}/{p.name}" not in bsds500_excluded()]
 
 
 def read_uint8(path: Path, channels: int) -> np.ndarray:
-    """Read an 8-bit image file as (H, W) grey (Pillow's 'L') or (H, W, 3) RGB, uint8.
+    """Read an image file as (H, W) grey (Pillow's 'L') or (H, W, 3) RGB, uint8; 16-bit grey is scaled to 8.
 
     Raises:
-        DataError: if the file cannot be decoded.
+        DataError: if the file cannot be decoded, or holds floats, whose white is unknown.
     """
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(path) as file:
+            if file.mode == "F":
+                raise DataError(f"{path}: expected 8 or 16 bits, got floats; save it as 16-bit PNG first")
+            if file.mode.startswith("I"):  # 16 bits, which `convert` would clip to white
+                grey = np.round(np.asarray(file, dtype=np.float64) / 257.0).clip(0, 255).astype(np.uint8)
+                return grey if channels == 1 else np.repeat(grey[..., None], 3, axis=2)
             return np.asarray(file.convert("L" if channels == 1 else "RGB"))
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: expected a readable image, got {type(error).__name__}: {error}") from error
+
+
+def read_all(files: list[Path], channels: int, smallest: int = 1) -> list[np.ndarray]:
+    """Read many images, and name every one that cannot be used, not just the first.
+
+    Args:
+        files: to read, see `read_uint8`.
+        channels: 1 for grey, 3 for RGB.
+        smallest: least number of pixels a side.
+
+    Raises:
+        DataError: if a file cannot be read or is too small.
+    """
+    images, faults = [], []
+    for path in files:
+        try:
+            images.append(read_uint8(path, channels))
+            if min(images[-1].shape[:2]) < smallest:
+                height, width = images[-1].shape[:2]
+                faults.append(f"{path}: {width} x {height} pixels, expected at least {smallest} a side")
+        except DataError as error:
+            faults.append(str(error))
+    if faults:
+        listed = "; ".join(faults[:20]) + ("; ..." if len(faults) > 20 else "")
+        raise DataError(f"{len(faults)} of {len(files)} training images cannot be used; remove them: {listed}")
+    return images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,11 +167,6 @@ class PatchSource:
         offsets = np.concatenate([[0], np.cumsum(counts)[:-1]])
         tensors = [torch.from_numpy(a).to(device) for a in (flat, offsets, sizes[:, 0].copy(), sizes[:, 1].copy())]
         return cls(*tensors, digest=digest)
-
-    @classmethod
-    def from_files(cls, files: list[Path], channels: int, device: str | torch.device = "cpu") -> PatchSource:
-        """Read `files` as grey (channels 1) or RGB (channels 3)."""
-        return cls.from_images([read_uint8(path, channels) for path in files], device)
 
     def __len__(self) -> int:
         return len(self.offsets)

@@ -22,7 +22,16 @@ from torch import nn
 from tqdm import tqdm
 
 from mdrn import checkpoint, metrics, noise
-from mdrn.data import Batch, PatchSource, Pool, data_root, fresh_batch, read_uint8, training_files, validation_files
+from mdrn.data import (
+    Batch,
+    PatchSource,
+    Pool,
+    data_root,
+    fresh_batch,
+    read_all,
+    training_files,
+    validation_files,
+)
 from mdrn.denoiser import MdrnError
 from mdrn.distill import STRATEGIES, DistillConfig, Distilled, Guide, Supervised
 from mdrn.files.atomic import write_atomically
@@ -145,6 +154,13 @@ class TrainConfig:
         """Steps before the large patches; the whole run without them."""
         return round(self.steps * (1.0 - self.large_patches))
 
+    @property
+    def largest_cut(self) -> int:
+        """Side in pixels of the largest piece that is cut from a training image."""
+        if self.pool:
+            return POOL_SIZE * (2 if self.camera_share else 1)
+        return self.patch_size * (2 if self.large_patches else 1)
+
     def batch_shape(self, progress: float) -> tuple[int, int]:
         """Return how many patches a step sees after a share of the run, and their side in pixels."""
         if progress < 1.0 - self.large_patches or not self.large_patches:
@@ -238,9 +254,9 @@ def fit(
     root, target, git = data_root(root), torch.device(device), git_revision()
     files = [path for name in config.data for path in training_files(name, root)]
     channels = config.model.channels
-    source = PatchSource.from_files(files, channels, target)
+    source = PatchSource.from_images(read_all(files, channels, config.largest_cut), target)
     bundled = set(config.data) == {"samples"}  # then nothing else is needed
-    held_out = [read_uint8(path, channels) for path in validation_files(None if bundled else root)]
+    held_out = read_all(validation_files(None if bundled else root), channels)
     guide = load_guide(config, teacher)
     draw = draws(config, source, guide, pools or out / "pools", quiet)
     run = Run(config, criterion or build_criterion(config, guide), target, source.digest)

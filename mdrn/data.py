@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mdrn import noise
+from mdrn import camera, noise
 from mdrn.denoiser import MdrnError
 from mdrn.files.atomic import write_atomically
 
@@ -49,8 +49,8 @@ def training_files(name: str, root: Path | None) -> list[Path]:
     """List the files of a training set, sorted.
 
     Args:
-        name: 'bsds' (BSDS500 train and test folders), 'extra' (extra_train) or 'samples' (photographs that
-            scikit-image ships; for smoke tests).
+        name: 'bsds' (BSDS500 train and test folders), 'extra' (extra_train), 'samples' (photographs that scikit-image
+            ships; for smoke tests), or the path of a folder of images.
         root: the folder that holds BSDS500/ and extra_train/.
 
     Raises:
@@ -59,7 +59,9 @@ def training_files(name: str, root: Path | None) -> list[Path]:
     if name == "samples":
         return sample_files()[2:]
     if name not in TRAINING_SETS:
-        raise DataError(f"training data: expected one of {', '.join(TRAINING_SETS)}, got {name!r}")
+        if not Path(name).is_dir():
+            raise DataError(f"training data: expected a folder or one of {', '.join(TRAINING_SETS)}, got {name!r}")
+        return _list_images(Path(name), ["."])
     folders = ["BSDS500/train", "BSDS500/test"] if name == "bsds" else ["extra_train"]
     return _list_images(root, folders)
 
@@ -85,25 +87,56 @@ def _list_images(root: Path | None, folders: list[str]) -> list[Path]:
         found = sorted(p for p in (root / folder).rglob("*") if p.suffix.lower() in SUFFIXES)
         if not found:
             raise DataError(
-                f"expected images in {root / folder}, found none; check --data-root or {DATA_ROOT_VARIABLE}"
+                f"expected images in {root / folder}, found none; check the folder, --data-root or {DATA_ROOT_VARIABLE}"
             )
         files += found
     return [p for p in files if f"{p.parent.name}/{p.name}" not in bsds500_excluded()]
 
 
 def read_uint8(path: Path, channels: int) -> np.ndarray:
-    """Read an 8-bit image file as (H, W) grey (Pillow's 'L') or (H, W, 3) RGB, uint8.
+    """Read an image file as (H, W) grey (Pillow's 'L') or (H, W, 3) RGB, uint8; 16-bit grey is scaled to 8.
 
     Raises:
-        DataError: if the file cannot be decoded.
+        DataError: if the file cannot be decoded, or holds floats, whose white is unknown.
     """
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(path) as file:
+            if file.mode == "F":
+                raise DataError(f"{path}: expected 8 or 16 bits, got floats; save it as 16-bit PNG first")
+            if file.mode.startswith("I"):  # 16 bits, which `convert` would clip to white
+                grey = np.round(np.asarray(file, dtype=np.float64) / 257.0).clip(0, 255).astype(np.uint8)
+                return grey if channels == 1 else np.repeat(grey[..., None], 3, axis=2)
             return np.asarray(file.convert("L" if channels == 1 else "RGB"))
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: expected a readable image, got {type(error).__name__}: {error}") from error
+
+
+def read_all(files: list[Path], channels: int, smallest: int = 1) -> list[np.ndarray]:
+    """Read many images, and name every one that cannot be used, not just the first.
+
+    Args:
+        files: to read, see `read_uint8`.
+        channels: 1 for grey, 3 for RGB.
+        smallest: least number of pixels a side.
+
+    Raises:
+        DataError: if a file cannot be read or is too small.
+    """
+    images, faults = [], []
+    for path in files:
+        try:
+            images.append(read_uint8(path, channels))
+            if min(images[-1].shape[:2]) < smallest:
+                height, width = images[-1].shape[:2]
+                faults.append(f"{path}: {width} x {height} pixels, expected at least {smallest} a side")
+        except DataError as error:
+            faults.append(str(error))
+    if faults:
+        listed = "; ".join(faults[:20]) + ("; ..." if len(faults) > 20 else "")
+        raise DataError(f"{len(faults)} of {len(files)} training images cannot be used; remove them: {listed}")
+    return images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,11 +167,6 @@ class PatchSource:
         offsets = np.concatenate([[0], np.cumsum(counts)[:-1]])
         tensors = [torch.from_numpy(a).to(device) for a in (flat, offsets, sizes[:, 0].copy(), sizes[:, 1].copy())]
         return cls(*tensors, digest=digest)
-
-    @classmethod
-    def from_files(cls, files: list[Path], channels: int, device: str | torch.device = "cpu") -> PatchSource:
-        """Read `files` as grey (channels 1) or RGB (channels 3)."""
-        return cls.from_images([read_uint8(path, channels) for path in files], device)
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -225,6 +253,8 @@ class Pool:
         size: side of a draw in pixels.
         noise_level: lowest and highest level on the 8-bit scale.
         map_share: see `noise.draw_corners`.
+        camera_share: share of the draws with the noise of photographs (see `mdrn.camera`), whose level is that of
+            white noise which disturbs coarse detail as much; RGB alone.
     """
 
     _CHUNK = 16
@@ -238,11 +268,13 @@ class Pool:
         size: int,
         noise_level: tuple[float, float],
         map_share: float,
+        camera_share: float = 0.0,
     ) -> None:
         self.source, self.draws, self.size = source, draws, size
-        self.noise_level, self.map_share = noise_level, map_share
+        self.noise_level, self.map_share, self.camera_share = noise_level, map_share, camera_share
         self.channels = source.pixels.shape[1]
-        said = json.dumps(["pool-1", source.digest, draws, size, noise_level, map_share])
+        said = ["pool-1", source.digest, draws, size, noise_level, map_share]
+        said = json.dumps(said + [camera_share] * (camera_share > 0))
         self.folder = folder / f"pool-{hashlib.sha256(said.encode()).hexdigest()[:16]}"
         self._open: dict[str, np.ndarray] = {}
 
@@ -299,6 +331,23 @@ class Pool:
         arrays["clean"][part] = clean.mul(255.0).round_().to(torch.uint8).numpy()
         arrays["noisy"][part] = noisy.half().numpy()
         arrays["corners"][part] = corners.numpy()
+        rng = np.random.default_rng(part.start)
+        for index in range(part.start, part.stop):
+            if self.camera_share and rng.random() < self.camera_share:
+                self._photograph(arrays, index, rng, generator)
+
+    def _photograph(
+        self, arrays: dict[str, np.ndarray], index: int, rng: np.random.Generator, generator: torch.Generator
+    ) -> None:
+        """Put a photograph in the place of a draw: its middle, for a camera may halve its size."""
+        scene = self.source.draw(1, 2 * self.size, generator)[0].mul(255.0).round_().to(torch.uint8)
+        clean, noisy = camera.photograph(scene.permute(1, 2, 0).numpy(), camera.Camera.draw(rng), rng)
+        top, left = ((side - self.size) // 2 for side in clean.shape[:2])
+        clean, noisy = (image[top : top + self.size, left : left + self.size] for image in (clean, noisy))
+        level = camera.white_level(noisy.astype(np.float32) - clean)
+        arrays["clean"][index] = clean.transpose(2, 0, 1)
+        arrays["noisy"][index] = (noisy / 255.0).transpose(2, 0, 1)
+        arrays["corners"][index] = noise.to_sigma(min(level, self.noise_level[1]))
 
     def _make_answers(
         self, key: str, answer: Answer, arrays: dict[str, np.ndarray], part: slice, generator: torch.Generator

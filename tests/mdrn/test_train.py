@@ -21,7 +21,7 @@ SMALL = ModelConfig(widths=(8, 8, 16), stages=(SMALL_STAGE,) * 2, entry=2)
 
 def config(**changes) -> train.TrainConfig:
     options = {"preset": "small", "model": SMALL, "steps": 12, "batch_size": 4, "patch_size": 16, "data": ("samples",)}
-    options["noise_level"] = (25.0, 25.0)
+    options |= {"noise_level": (25.0, 25.0), "large_patches": 0.0, "map_share": 0.0}
     return train.TrainConfig(**(options | changes))
 
 
@@ -376,3 +376,29 @@ def test_training_imports_neither_benchmark_nor_demo_libraries():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_images_of_ones_own_are_read_right_or_named_all_at_once(tmp_path):
+    ramp = np.linspace(0, 65535, 80 * 70).reshape(80, 70)
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    Image.fromarray(ramp.astype(np.uint16)).save(folder / "deep.png")
+    Image.fromarray(ramp.astype(np.uint16)).save(folder / "deep.tif")
+    Image.fromarray((ramp / 257).round().astype(np.uint8)).save(folder / "plain.png")
+    for name in ("deep.png", "deep.tif"):
+        read = data.read_uint8(folder / name, 1).astype(int)
+        assert np.abs(read - data.read_uint8(folder / "plain.png", 1)).max() <= 1
+        assert data.read_uint8(folder / name, 3).shape == (80, 70, 3)
+    weights = fit(tmp_path, "own", data=(str(folder), "samples"))
+    assert checkpoint.read_header(weights).data["sets"] == f"{folder}+samples"
+    Image.fromarray(ramp.astype(np.float32)).save(folder / "floats.tif")
+    Image.fromarray(np.zeros((20, 90), np.uint8)).save(folder / "small.png")
+    (folder / "broken.jpg").write_bytes(b"no image")
+    with pytest.raises(data.DataError) as caught:
+        fit(tmp_path, "bad", data=(str(folder), "samples"), large_patches=0.5)
+    said = str(caught.value)
+    assert "3 of 9 training images" in said and "\n" not in said
+    assert all(name in said for name in ("floats.tif", "small.png: 90 x 20", "broken.jpg"))
+    assert not list((tmp_path / "bad").glob("*"))
+    with pytest.raises(data.DataError, match="expected a folder"):
+        fit(tmp_path, "none", data=(str(tmp_path / "nowhere"),))

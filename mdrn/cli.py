@@ -60,11 +60,10 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at its end
         return fail(f"the reader of standard output went away ({error.strerror})")
     except ModuleNotFoundError as error:
-        if error.name not in _EXTRAS:
+        package = (error.name or "").partition(".")[0]
+        if package not in _EXTRAS:
             raise
-        return fail(
-            f"this command needs {error.name}, which is not installed; pip install 'mdrn[{_EXTRAS[error.name]}]'"
-        )
+        return fail(f"this command needs {package}, which is not installed; pip install 'mdrn[{_EXTRAS[package]}]'")
     except (ValueError, OSError, RuntimeError) as error:
         return fail(error)
     except KeyboardInterrupt:

@@ -175,7 +175,9 @@ def _result(source: Path, target: Path) -> Path:
     kind = format_of(source)
     if kind is None or SUFFIXES.get(target.suffix.lower()) == kind:
         return target
-    return target.with_suffix(next(suffix for suffix, format in SUFFIXES.items() if format == kind))
+    suffix = next(suffix for suffix, format in SUFFIXES.items() if format == kind)
+    named = source.with_suffix(suffix)
+    return target.with_name(target.name + suffix) if named != source and named.exists() else target.with_suffix(suffix)
 
 
 def _plan_folder(folder: Path, output: Path | None, recursive: bool, plan: _Plan) -> None:
@@ -219,17 +221,14 @@ def _denoise(job: _Job, options: argparse.Namespace, show: Callable[[float], Non
     """Do one job and return the line that says so; the input is looked at before the output's name."""
     with _interrupts_wait():
         pages = open_pages(job.source or sys.stdin.buffer.read())
-    if job.target:
-        if job.target.exists() and not options.overwrite:
-            raise ValueError(f"{job.target}: exists already; add --overwrite to replace it")
-        format = check_target(job.target, pages=len(pages), overwrite=options.overwrite)
-        _say_what_changes(job, pages.format, format)
     restored, done = [], []
     reader = iter(pages)
     for index in range(len(pages)):
         with _interrupts_wait():
             page = next(reader)
         if job.target and not index:
+            if job.target.exists() and not options.overwrite:
+                raise ValueError(f"{job.target}: exists already; add --overwrite to replace it")
             check_target(job.target, page, len(pages), overwrite=options.overwrite, depth=options.depth)
 
         def progress(part: int, total: int, before: int = index) -> None:
@@ -239,17 +238,18 @@ def _denoise(job: _Job, options: argparse.Namespace, show: Callable[[float], Non
         done.append(page)
         restored.append(dataclasses.replace(result, image=None))
     _write(job, done, pages.format, options)
+    _say_what_changed(job, pages.format)
     return _record(job, done, restored)
 
 
-def _say_what_changes(job: _Job, format: str, target_format: str) -> None:
-    if job.source is None:
+def _say_what_changed(job: _Job, format: str) -> None:
+    if job.source is None or job.target is None:
         return
     suffix = job.source.suffix.lower()
-    if suffix in SUFFIXES and SUFFIXES[suffix] != format:
-        warnings.warn(f"is a {format.upper()} file, whatever its name says; the result is {job.target}", stacklevel=2)
-    elif suffix in ALSO_READ:
+    if suffix in ALSO_READ:
         warnings.warn(f"{suffix} files are read but not written; the result is {job.target}", stacklevel=2)
+    elif SUFFIXES.get(suffix, format) != format:
+        warnings.warn(f"is a {format.upper()} file, whatever its name says; the result is {job.target}", stacklevel=2)
 
 
 def _restore(

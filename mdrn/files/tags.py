@@ -23,13 +23,14 @@ _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 282, 283, 296
 RESOLUTION = (_X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT)
 _RESOLUTION_UNITS = {"none": 1, "inch": 2, "cm": 3}
 _EXIF, _SIDES = 34665, {256: 257, 257: 256, 40962: 40963, 40963: 40962}  # width and height, in either directory
-_NESTED = (_EXIF, 34853, 40965)  # Exif, GPS, interoperability
+_COLOUR_SPACE, _INTEROPERABILITY, _IPTC = 40961, 40965, 33723
+_NESTED = (_EXIF, 34853, _INTEROPERABILITY)  # Exif, GPS, interoperability
 # The tags of a TIFF's own directory that EXIF shares. Description, make, model; software, date, artist, computer;
 # rating, copyright; title to subject as Windows writes them; the nested directories.
 _ABOUT_THE_PICTURE = {270, 271, 272, 305, 306, 315, 316, 18246, 33432, *range(40091, 40096), *_NESTED[:2]}
 # Those that TIFF alone has. Document, page name, position and number; transfer function, white point, primaries; target
 # printer; image id; IPTC, image resources; GeoTIFF and GDAL; ImageJ; Micro-Manager.
-_TIFF_ALONE = {269, 285, 286, 287, 297, 301, 318, 319, 337, 32781, 33723, 34377, 33550, 33922, 34264}
+_TIFF_ALONE = {269, 285, 286, 287, 297, 301, 318, 319, 337, 32781, _IPTC, 34377, 33550, 33922, 34264}
 _TIFF_ALONE |= {34735, 34736, 34737, 42112, 42113, 50838, 50839, 51123}
 TRANSFER_FUNCTION = 301  # its length depends on the depth
 COLOUR = (TRANSFER_FUNCTION, 318, 319)  # what says what the colours are
@@ -203,11 +204,31 @@ def exif_from_tiff(directory: Directory) -> bytes | None:
 def tiff_tags(directory: Directory) -> tuple[dict[int, tuple[int, bytes]], list[str]]:
     """Return what a TIFF's directory holds besides, and the names of what is not kept."""
     kept = {tag: directory[tag] for tag in _TIFF_ALONE & directory.keys()}
+    if _IPTC in kept:
+        kept[_IPTC] = (7, _in_file_order(kept[_IPTC][1]))
     others = sorted(directory.keys() - _TIFF_ALONE - _ABOUT_THE_PICTURE - _LAYOUT - {*_NESTED})
     names = {_SUB_DIRECTORIES: "smaller copies", _LAYERS: "layers"}
     lost = [names.pop(tag) for tag in others if tag in names]
     private = [str(tag) for tag in others if tag not in (_SUB_DIRECTORIES, _LAYERS)]
     return kept, lost + ([f"private tags {', '.join(private)}"] if private else [])
+
+
+def _in_file_order(iptc: bytes) -> bytes:
+    """Return IPTC, which is bytes, from a tag that some programs write as 32-bit numbers of the file's byte order."""
+    if iptc[:1] == b"\x1c" or len(iptc) % 4:
+        return iptc
+    turned = np.frombuffer(iptc, "<u4").byteswap().tobytes()
+    return turned if turned[:1] == b"\x1c" else iptc
+
+
+def colour_exif(exif: bytes | None) -> bytes | None:
+    """Return the part of an EXIF block that says what the colours are, which cameras that use Adobe RGB say there."""
+    with contextlib.suppress(*_MALFORMED):
+        inner = _read_directory(exif or b"").get(_EXIF, (4, {}))[1]
+        kept = {tag: inner[tag] for tag in (_COLOUR_SPACE, _INTEROPERABILITY) if tag in inner}
+        if kept:
+            return b"II*\0" + struct.pack("<I", 8) + _pack_directory({_EXIF: (4, kept)}, 8)
+    return None
 
 
 def rewrite_tags(tiff: bytes, exif: bytes | None, tags: Directory, page_at: int = 0) -> bytes:

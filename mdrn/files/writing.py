@@ -191,7 +191,7 @@ def encode_pages(
 def _without_metadata(like: ImageFile) -> ImageFile:
     colour = tuple(block for block in like.blocks if block[0] in blocks.COLOUR_CHUNKS)
     tags_kept = {tag: value for tag, value in like.tags.items() if tag in tags.COLOUR}
-    return replace(like, exif=None, xmp=None, resolution=None, blocks=colour, tags=tags_kept)
+    return replace(like, exif=tags.colour_exif(like.exif), xmp=None, resolution=None, blocks=colour, tags=tags_kept)
 
 
 def _prepare(pixels: np.ndarray, like: ImageFile, format: str, depth: int | None) -> tuple[np.ndarray, ImageFile]:

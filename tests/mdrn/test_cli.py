@@ -278,12 +278,12 @@ def test_info(weights, capsys):
 def test_train_from_the_command_line(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("MDRN_DATA", raising=False)
     out = tmp_path / "runs"
-    common = ["train", "--preset", "mdrn_tiny", "--steps", "2", "--batch-size", "1", "--patch-size", "16"]
+    common = ["train", "--preset", "mdrn_tiny", "--steps", "2", "--batch-size", "4", "--patch-size", "16"]
     assert main([*common, "--data", "samples", "--noise-level", "0-75", "--out", str(out), "--device", "cpu"]) == 0
     path = capsys.readouterr().out.strip()
     assert path.endswith("mdrn_tiny.plain_n0-75_s0.safetensors")
     header = checkpoint.read_header(path)
-    assert header.patches == 2 and header.noise_level == (0.0, 75.0) and header.data["sets"] == "samples"
+    assert header.patches == 8 and header.noise_level == (0.0, 75.0) and header.data["sets"] == "samples"
     assert main([*common, "--out", str(tmp_path / "other"), "--device", "cpu"]) == 2
     assert one_line(capsys.readouterr().err)
     with pytest.raises(SystemExit):

@@ -295,7 +295,7 @@ def _over_whole_range(pixels: np.ndarray, bits: int) -> np.ndarray:
 def _check_supported(fields: dict, data: bytes, kind: str, directory: dict, name: str) -> None:
     """Refuse what libvips reads but this package would misread: frames, other colour spaces, other sample types."""
     frames = 1 if kind in ("tiff", "heif") else fields.get("n-pages", 1)
-    if frames > 1 or (kind == "png" and b"acTL" in data[: data.find(b"IDAT")]):
+    if frames > 1 or data[4:12] == b"ftypavis" or (kind == "png" and b"acTL" in data[: data.find(b"IDAT")]):
         raise ImageFileError(f"{name}: expected a still image, got an animation; save each frame as its own file")
     if kind == "png" and data.rfind(b"\0\0\0\0IEND\xaeB`\x82") < 0:  # libvips accepts this if the pixels are there
         raise ImageFileError(f"{name}: expected a whole PNG image, got one cut off at its end; get a fresh copy")

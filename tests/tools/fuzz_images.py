@@ -35,6 +35,12 @@ MAX_PIXELS = 20_000_000
 INTERESTING = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, 0x10000, 255 * 256)
 
 
+_TAGS = [(33723, 4, 3, (0x1C027800, 1, 2), True), (33550, 12, 3, (1.0, 1.0, 0.0), True), (65000, 3, 1, 7, True)]
+_CHUNKS = ((b"gAMA", b"\0\1\x86\xa0"), (b"tEXt", b"Author\0Someone"), (b"cICP", bytes((9, 16, 0, 1))))
+_SEGMENTS = ((b"\xfe", b"by me"), (b"\xed", b"Photoshop 3.0\0" + b"8BIM\4\4\0\0\0\0\0\4abcd8BIM\4\x0c\0\0\0\0\0\2ab"))
+_GAIN_MAP = b'<x xmlns:hdrgm="http://ns.adobe.com/hdr-gain-map/1.0/" hdrgm:Version="1.0"><hdrgm:Map>1</hdrgm:Map></x>'
+
+
 @dataclasses.dataclass(frozen=True)
 class Outcome:
     """What became of one file: 'read', 'refused', or one of the failures 'crash', 'hang', 'leak' and 'lines'."""
@@ -95,6 +101,12 @@ def whole_files() -> list[bytes]:
         _tiff(rgb, photometric="rgb", tile=(32, 32), bigtiff=True, byteorder=">"),
         _tiff(np.stack([grey] * 4), photometric="minisblack", imagej=True),
         _pillow(picture.convert("1"), "TIFF", compression="group4"),
+        _tiff(np.dstack([rgb, grey]), photometric="rgb", extrasamples=["unspecified"], extratags=_TAGS, byteorder=">"),
+        encode_image(
+            rgb, "png", ImageFile(rgb, "png", blocks=_CHUNKS, resolution=(10.0, 10.0), resolution_unit="none")
+        ),
+        encode_image(rgb, "jpeg", ImageFile(rgb, "jpeg", blocks=_SEGMENTS, xmp=_GAIN_MAP)) + encode_image(grey, "jpeg"),
+        *(_pillow(image, "AVIF", exif=block, xmp=xmp) for image in (picture, picture.convert("L"))),
     ]
 
 
@@ -141,7 +153,9 @@ def read(data: bytes) -> Outcome:
             warnings.simplefilter("ignore")
             for page in open_pages(data, max_pixels=MAX_PIXELS):
                 page.pixels.sum()
-                encode_image(page.pixels, "tiff", page)  # what is carried over must be fit to be written
+                for format in {"tiff", page.format}:  # what is carried over must be fit to be written
+                    if format != "bmp":
+                        encode_image(page.pixels, format, page)
     except ImageFileError as error:
         text = str(error)
         return Outcome("lines", repr(text)) if "\n" in text or not text else Outcome("refused", text)

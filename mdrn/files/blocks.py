@@ -16,9 +16,10 @@ Block = tuple[bytes, bytes]  # kind: a PNG chunk's four letters, or a JPEG marke
 COLOUR_CHUNKS = (b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI")
 _KEPT_CHUNKS = (*COLOUR_CHUNKS, b"tEXt", b"zTXt", b"iTXt", b"oFFs", b"sCAL", b"pCAL", b"sTER")
 _OTHERWISE_KEPT = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"iCCP", b"eXIf", b"pHYs")  # elsewhere, or as pixels
-_OLD_STATE = (b"tIME", b"sBIT", b"bKGD", b"hIST", b"sPLT")  # true of the old pixels or palette alone
+BACKGROUND = b"bKGD"  # in the units of the pixels
 _XMP_CHUNK = b"XML:com.adobe.xmp\0"
-_NAMES = {b"caBX": "content credentials", b"\xed": "IPTC", b"\xfe": "comment"}
+_NAMES = {b"caBX": "content credentials", b"\xed": "IPTC", b"\xfe": "comment", BACKGROUND: "background colour"}
+_NAMES |= {b"tIME": "time of the last change", b"sBIT": "significant bits", b"hIST": "histogram", b"sPLT": "palette"}
 _NAMES |= dict.fromkeys((b"tEXt", b"zTXt", b"iTXt"), "text") | dict.fromkeys(COLOUR_CHUNKS, "colour chunks")
 
 _HEIF_HEADER = 2**16  # bytes in which its boxes are looked for
@@ -60,17 +61,18 @@ def png_chunks(data: bytes) -> Iterator[Block]:
 def read_png_blocks(data: bytes) -> tuple[tuple[Block, ...], list[str]]:
     """Return the chunks to keep, and the names of what is not kept."""
     kept, lost = [], []
+    palette = data[25:26] == b"\3"  # the colour type; these come back as RGB
     for kind, content in png_chunks(data):
-        if kind in _OTHERWISE_KEPT or kind in _OLD_STATE or content.startswith(_XMP_CHUNK):
+        if kind in _OTHERWISE_KEPT or content.startswith(_XMP_CHUNK):
             continue
         safe_to_copy = (
             kind.isalpha() and kind[0] & 32 and kind[3] & 32
         )  # as PNG says of chunks that a reader does not know
-        if kind in _KEPT_CHUNKS or safe_to_copy:
+        if kind in _KEPT_CHUNKS or kind == BACKGROUND and not palette or safe_to_copy and kind not in _NAMES:
             kept.append((kind, content))
         else:
             lost.append(block_name(kind))
-    return tuple(kept), lost
+    return tuple(kept), list(dict.fromkeys(lost))
 
 
 def add_png_blocks(png: bytes, blocks: list[Block]) -> bytes:

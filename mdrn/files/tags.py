@@ -210,6 +210,8 @@ def tiff_tags(directory: Directory) -> tuple[dict[int, tuple[int, bytes]], list[
     names = {_SUB_DIRECTORIES: "smaller copies", _LAYERS: "layers"}
     lost = [names.pop(tag) for tag in others if tag in names]
     private = [str(tag) for tag in others if tag not in (_SUB_DIRECTORIES, _LAYERS)]
+    if number(directory, EXTRA_SAMPLES) == 1:
+        lost.append("the premultiplication of its alpha")
     return kept, lost + ([f"private tags {', '.join(private)}"] if private else [])
 
 
@@ -240,16 +242,16 @@ def rewrite_tags(tiff: bytes, exif: bytes | None, tags: Directory, page_at: int 
         tags: further tags, which replace old ones.
         page_at: where in a larger file Pillow's `AppendingTiffWriter` will append this page.
     """
+    if tiff[:4] != b"II*\0":
+        if exif or tags:
+            warnings.warn("TIFF file over 4 GB: not kept: EXIF, resolution and other tags", stacklevel=2)
+        return tiff
     extra = dict(tags)
     try:
-        if tiff[:4] != b"II*\0":
-            raise ValueError("a file over 4 GB")
-        raw = {tag: entry for tag, entry in _raw_entries(tiff)[3].items() if tag not in RESOLUTION}
         extra |= _about_the_picture(_read_directory(exif)) if exif else {}
     except _MALFORMED as error:
         warnings.warn(f"TIFF cannot hold this EXIF ({error}), it is dropped", stacklevel=2)
-        if tiff[:4] != b"II*\0":
-            return tiff
+    raw = {tag: entry for tag, entry in _raw_entries(tiff)[3].items() if tag not in RESOLUTION}
     tiff += b"\0" * (len(tiff) % 2)
     return tiff[:4] + struct.pack("<I", len(tiff)) + tiff[8:] + _pack_directory(extra, len(tiff), raw, page_at)
 

@@ -194,6 +194,12 @@ def _without_metadata(like: ImageFile) -> ImageFile:
     return replace(like, exif=tags.colour_exif(like.exif), xmp=None, resolution=None, blocks=colour, tags=tags_kept)
 
 
+def _without_depth(like: ImageFile) -> ImageFile:
+    """Drop what is true of one depth alone."""
+    kept = {tag: value for tag, value in like.tags.items() if tag != tags.TRANSFER_FUNCTION}
+    return replace(like, tags=kept, blocks=tuple(block for block in like.blocks if block[0] != blocks.BACKGROUND))
+
+
 def _prepare(pixels: np.ndarray, like: ImageFile, format: str, depth: int | None) -> tuple[np.ndarray, ImageFile]:
     """Return pixels that the format holds and the metadata that it can carry, with a warning that names the rest."""
     shape, kind = pixels.shape, pixels.dtype.name
@@ -213,12 +219,13 @@ def _prepare(pixels: np.ndarray, like: ImageFile, format: str, depth: int | None
     if pixels.ndim == 3 and pixels.shape[2] in (2, 4) and not holds_alpha:
         able = " or ".join(name.upper() for name, (_, alpha) in _HOLDS.items() if alpha)
         raise ImageFileError(f"{format.upper()}: expected an image without transparency, got one with it; write {able}")
-    held = depth or (8 if "uint16" not in kinds else 16)
     if depth or kind not in kinds:
-        converted = to_depth(pixels, held if f"uint{held}" in kinds else 8)
+        wanted = depth or 16
+        held = wanted if f"uint{wanted}" in kinds else 8
+        converted = to_depth(pixels, held)
         if converted.dtype != pixels.dtype:
-            like = replace(like, tags={t: value for t, value in like.tags.items() if t != tags.TRANSFER_FUNCTION})
-            if not depth:
+            like = _without_depth(like)
+            if held != depth:
                 lost.append(f"the depth of {kind} (it holds {held} bits)")
         pixels = converted
     like, left_out = _what_fits(like, pixels, format)

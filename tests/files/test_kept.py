@@ -83,6 +83,29 @@ def test_a_chunk_that_is_true_of_the_old_pixels_alone_is_named():
     assert b"caBX" not in result and len(warned) == 1 and "not kept: content credentials" in warned[0]
 
 
+@pytest.mark.parametrize(
+    ("kind", "content", "words"),
+    [(b"tIME", bytes(7), "time of the last change"), (b"sBIT", b"\5\6\5", "significant bits")],
+)
+def test_what_was_true_of_the_old_pixels_alone_is_named(kind, content, words):
+    plain = encode_image(noise(37, 31, 3), "png")
+    _, warned = back(plain[:PNG_HEADER] + png_chunk(kind, content) + plain[PNG_HEADER:])
+    assert len(warned) == 1 and warned[0].endswith(f"not kept: {words}")
+
+
+def test_the_background_colour_is_kept_while_its_units_are(photo):
+    plain = encode_image(photo, "png")
+    data = plain[:PNG_HEADER] + png_chunk(b"bKGD", bytes(5) + b"\7") + plain[PNG_HEADER:]
+    assert dict(png_chunks(back(data)[0]))[b"bKGD"] == bytes(5) + b"\7"
+    assert b"bKGD" not in back(data, depth=16)[0]
+
+
+def test_premultiplied_alpha_is_said():
+    pixels = np.full((4, 5, 4), (50, 20, 0, 100), np.uint8)
+    _, warned = back(tiff(pixels, photometric="rgb", extrasamples=["assocalpha"]))
+    assert len(warned) == 1 and "premultiplication" in warned[0]
+
+
 def test_text_of_another_format_is_named(photo):
     image = read_image(pillow(photo, "JPEG", comment="by me"))
     _, warned = said(lambda: encode_image(photo, "png", image))

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import warnings
 
 import numpy as np
 import pytest
@@ -145,6 +146,10 @@ def test_directories_that_go_in_circles_end():
 
 def test_big_files_become_bigtiff(monkeypatch):
     monkeypatch.setattr(writing, "_CLASSIC_TIFF_BYTES", 100)
-    data = encode_pages(MIXED, "tiff")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # nothing is lost where there was nothing
+        data = encode_pages(MIXED, "tiff")
+    with pytest.warns(UserWarning, match="over 4 GB: not kept"):
+        encode_pages(MIXED[:1], "tiff", [ImageFile(MIXED[0], "tiff", exif=exif("Camera"))])
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         assert file.is_bigtiff and all(np.array_equal(p.asarray(), q) for p, q in zip(file.pages, MIXED, strict=True))

@@ -93,9 +93,7 @@ def gains(images: pd.DataFrame) -> pd.DataFrame:
 
 def _gain(plain: pd.DataFrame, distilled: pd.DataFrame) -> dict[str, object] | None:
     pair = ["seed", "noise_seed", "image"]
-    both = (
-        plain.set_index(pair).psnr.to_frame("plain").join(distilled.set_index(pair).psnr.rename("other"), how="inner")
-    )
+    both = pd.DataFrame({"plain": plain.set_index(pair).psnr, "other": distilled.set_index(pair).psnr}).dropna()
     if both.empty:
         return None
     both = both.sort_index()

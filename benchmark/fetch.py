@@ -1,7 +1,7 @@
 """Test and training images from the public sources that everybody takes them from, at pinned revisions, verified.
 
-Each file is downloaded beside its place, checked (by its pixels, or its bytes where the published file is a JPEG), tried
-again if it is not what it should be, and then moved there: what is there is right, and an interrupted fetch goes on.
+Each file is downloaded beside its place, checked (by its pixels, or by its bytes if it is published as JPEG), tried
+again if it is wrong, and then moved there: what is there is right, and an interrupted fetch goes on.
 `run` imports this module.
 """
 

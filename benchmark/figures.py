@@ -52,9 +52,7 @@ def against(results: Results, column: str, name: str, title: str) -> Figure | No
     with column_axes() as (figure, axes):
         theirs = summary[summary.plan != RELEASE]
         axes.scatter(theirs[column] / unit, theirs.psnr, color=GREY, s=12)
-        labels += [
-            Label(x / unit, y, text) for x, y, text in zip(theirs[column], theirs.psnr, theirs.method, strict=True)
-        ]
+        labels += [Label(getattr(line, column) / unit, line.psnr, line.method) for line in theirs.itertuples()]
         best = summary[summary.plan == RELEASE].sort_values("psnr").drop_duplicates("size", keep="last")
         for index, line in enumerate(best.sort_values("size").itertuples()):
             x, colour = getattr(line, column) / unit, COLOURS[index % len(COLOURS)]
@@ -64,9 +62,7 @@ def against(results: Results, column: str, name: str, title: str) -> Figure | No
         axes.margins(x=0.2, y=0.12)
         plain_log_ticks(axes)
         place(axes, labels)
-        caption = (
-            f"{set_name} at level {level:g}, `awgn`: ours in colour; grey: PSNR as published, or classical methods."
-        )
+        caption = f"{set_name} at level {level:g}, `awgn`: ours in colour; grey: as published, or classical."
         return finish(figure, name, caption)
 
 

@@ -133,7 +133,7 @@ def network(id_or_path: str | Path, plan: str, arm: str = "", steps: int | None 
 def with_estimated_level(method: Method, photographs: bool = False) -> Method:
     """Return `method` with the noise level estimated from the noisy image instead of known."""
     code = short_hash([method.code, source_hash(estimate_noise_level)])
-    changes = {"name": f"{method.name}{AUTO}", "code": code, "estimate": estimate_noise_level}
+    changes = {"name": f"{method.name}{AUTO}", "code": code, "estimate": estimate_noise_level, "slow": True}
     return dataclasses.replace(method, photographs=photographs, **changes)
 
 
@@ -167,7 +167,7 @@ def without_weights() -> list[Method]:
 
 
 def library_default() -> list[Method]:
-    """Return what `mdrn.denoise(image)` does to an 8-bit colour photograph when it is told nothing; none without one."""
+    """Return what `mdrn.denoise` does to a colour photograph when it is told nothing; none if nothing is released."""
     try:
         name = inference.default_model(3)
     except MdrnError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import filelock
@@ -229,24 +229,24 @@ _BOTH = (PLAIN, "hmds")
 
 
 def _study(
-    size: str, strategies: tuple[str, ...], levels: tuple[float, ...], seeds: tuple[int, ...], steps: int
+    size: str, strategies: Iterable[str], levels: tuple[float, ...], seeds: tuple[int, ...], steps: int
 ) -> Group:
-    return Group((size,), strategies, levels, seeds, {"steps": steps, "pool": STUDY_POOL})
+    return Group((size,), tuple(strategies), levels, seeds, {"steps": steps, "pool": STUDY_POOL})
 
 
-def _arm(name: str, strategies: tuple[str, ...] = ("hmds",), teacher: TrainConfig | None = None, **options) -> Group:
+def _arm(name: str, strategies: Iterable[str] = ("hmds",), teacher: TrainConfig | None = None, **options) -> Group:
     options = {"steps": STUDY_STEPS[1], "pool": STUDY_POOL} | options
-    return Group(("mdrn_tiny",), strategies, (50.0,), CHOICE_SEEDS, options, name, teacher, ("validation",))
+    return Group(("mdrn_tiny",), tuple(strategies), (50.0,), CHOICE_SEEDS, options, name, teacher, ("validation",))
 
 
 _SHORT, _MIDDLE, _LONG = STUDY_STEPS
 _HMDS = (
-    _study("mdrn_tiny", tuple(STRATEGIES), (15.0, 25.0, 50.0), STUDY_SEEDS, _MIDDLE),
-    _study("mdrn_tiny", _BOTH, (50.0,), STUDY_SEEDS, _SHORT),
-    _study("mdrn_tiny", _BOTH, (50.0,), STUDY_SEEDS, _LONG),
-    _study("mdrn", _BOTH, (50.0,), STUDY_SEEDS, _MIDDLE),
-    _study("mdrn", _BOTH, (50.0,), STUDY_SEEDS[:1], _LONG),
-    _arm("", tuple(STRATEGIES)),
+    _study("mdrn_tiny", STRATEGIES, _MIDDLE, levels=(15.0, 25.0, 50.0)),
+    _study("mdrn_tiny", _BOTH, _SHORT),
+    _study("mdrn_tiny", _BOTH, _LONG),
+    _study("mdrn", _BOTH, _MIDDLE),
+    _study("mdrn", _BOTH, _LONG, seeds=STUDY_SEEDS[:1]),
+    _arm("", STRATEGIES),
     _arm("fresh draws", (PLAIN,), pool=0),
     _arm("weight 0.25", distill=DistillConfig(output_weight=0.25)),
     _arm("weight 0.75", distill=DistillConfig(output_weight=0.75)),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmark import tables
+from benchmark.drawing import Figure
 from benchmark.figures import STUDY, all_figures, times_the_steps, validation_ends
 from benchmark.summary import RELEASE, Results, load
 from benchmark.tables import COLOUR, GREY, QUOTED, Table
@@ -54,9 +55,7 @@ def write(out: Path) -> list[Path]:
     pages, figures = _pages(results), all_figures(results)
     texts = {out / README: _readme(results, pages, figures)}
     for name, (title, made) in pages.items():
-        shown = [
-            f"![{f.caption}](../{FIGURES}/{f.name}.png)\n\n{f.caption}\n" for f in figures if _page_of(f.name) == name
-        ]
+        shown = [_drawn(figure, f"../{FIGURES}") for figure in figures if _page_of(figure.name) == name]
         texts[out / TABLES / f"{name}.md"] = "\n".join([f"# {title}\n", *(table.markdown() for table in made), *shown])
         texts |= {out / TABLES / f"{table.name}.tex": table.latex() for table in made}
     content = {path: text.encode() for path, text in texts.items()}
@@ -168,6 +167,10 @@ def _page_of(figure: str) -> str:
     return "speed" if figure.startswith("speed") else "quality"
 
 
+def _drawn(figure: Figure, folder: str) -> str:
+    return f"![{figure.caption}]({folder}/{figure.name}.png)\n\n{figure.caption}\n"
+
+
 def _readme(results: Results, pages: dict, figures: list) -> str:
     parts = [_PREFACE, overview(results), ""]
     for name, (title, made) in pages.items():
@@ -175,6 +178,6 @@ def _readme(results: Results, pages: dict, figures: list) -> str:
             parts += [f"## {title}\n", made[0].grid(), f"\n{made[0].title}. {' '.join(made[0].notes)}\n"]
     parts += ["## What HMDS gives\n", hmds_in_words(results), ""]
     shown = [figure for figure in figures if figure.name in _SHOWN][:_PLOTS]
-    parts += [f"![{figure.caption}]({FIGURES}/{figure.name}.png)\n\n{figure.caption}\n" for figure in shown]
+    parts += [_drawn(figure, FIGURES) for figure in shown]
     links = [f"- [{title}]({TABLES}/{name}.md)" for name, (title, _) in pages.items()]
     return "\n".join([*parts, "## More\n", *links, "", _DATA])

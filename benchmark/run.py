@@ -271,9 +271,7 @@ def _parser() -> argparse.ArgumentParser:
         help="first download the images that are missing, into the data root or else a cache; default host: GitHub",
     )
     add("--out", metavar="DIR", help="rows, tables and figures; default: results, runs/smoke for --preset smoke")
-    add(
-        "--levels", metavar="L", type=float, nargs="+", help="noise levels; default: the test set's, or a network's own"
-    )
+    add("--levels", metavar="L", type=float, nargs="+", help="noise levels; default: the set's, or a network's own")
     add("--protocol", choices=("awgn", "clip8"), default="awgn", help="default: awgn, the literature's")
     add("--methods", metavar="M", nargs="+", help="names, patterns ('mdrn_tiny*') or weights files; default: all")
     add("--sets", metavar="SET", nargs="+", help=f"of {', '.join(testsets.SETS)}; default: those found, else samples")

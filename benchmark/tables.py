@@ -107,9 +107,8 @@ def in_lines(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
             seed = "*" if several > 1 else parts["seed"]
             name = f"{parts['size']}.{parts['strategy']}_n{trained}_s{seed}{f':{line.arm}' if line.arm else ''}"
             name += f"@{line.steps:,.0f}" if long > 1 else ""
-        names.append(
-            f"{name} {line.source.partition(',')[0]}, *{AS_PUBLISHED}*" if line.plan == PUBLISHED else f"`{name}`"
-        )
+        published = f"{name} {line.source.partition(',')[0]}, *{AS_PUBLISHED}*"
+        names.append(published if line.plan == PUBLISHED else f"`{name}`")
     order = {BASELINES: 0, PUBLISHED: 2}
     groups = frame.assign(line=names, order=frame.plan.map(order).fillna(1), year=frame.source)
     ranked = groups.groupby("line").agg(order=("order", "first"), year=("year", "first"), psnr=("psnr", "min"))
@@ -153,9 +152,7 @@ def quality(results: Results, plan: str, set_name: str, protocol: str) -> Table 
         means = group.groupby("level")[list(parts)].agg(lambda column: column.mean(skipna=False))
         cells = []
         for level in levels:
-            known = (
-                [number(means.loc[level, part], n) for part, n in parts.items()] if level in means.index else [EMPTY]
-            )
+            known = [number(means[part].get(level), decimals) for part, decimals in parts.items()]
             cells.append(known[0] if set(known[1:]) == {EMPTY} else " / ".join(known))
         lines.append((name, millions(group.parameters.max()), *cells))
     notes = [PROTOCOLS.get(protocol, f"Protocol `{protocol}`, see `benchmark.testsets`.")]
@@ -191,9 +188,7 @@ def photographs(results: Results, set_name: str) -> Table | None:
 def distillation(results: Results, plan: str) -> Table | None:
     """Plain, distilled and the difference with its interval and seeds; None without comparisons."""
     gains = results.gains[(results.gains.plan == plan) & (results.gains["set"] != "validation")]
-    return _gain_table(
-        gains, f"{plan}_distillation", "Plain and distilled from nothing at equal steps: mean PSNR in dB"
-    )
+    return _gain_table(gains, f"{plan}_distillation", "Plain and distilled at equal steps: mean PSNR in dB")
 
 
 def arms(results: Results, plan: str) -> Table | None:

@@ -79,12 +79,8 @@ def keep_record(run: Run) -> None:
         for entry in history
         for level, psnr in entry["psnr"].items()
     ]
-    rows.append(
-        run.out / rows.CURVES / f"{run.plan}.csv",
-        points,
-        rows.CurvePoint,
-        replaces=lambda p: (p.config, p.step, p.level),
-    )
+    path = run.out / rows.CURVES / f"{run.plan}.csv"
+    rows.append(path, points, rows.CurvePoint, replaces=lambda point: (point.config, point.step, point.level))
     rows.append(run.out / rows.RUNS, [row], rows.RunRow, replaces=lambda known: known.config)
 
 

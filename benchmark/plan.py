@@ -228,9 +228,7 @@ STUDY_SEEDS, CHOICE_SEEDS = (0, 1, 2), (100, 101, 102)  # for claims, run once; 
 _BOTH = (PLAIN, "hmds")
 
 
-def _study(
-    size: str, strategies: Iterable[str], levels: tuple[float, ...], seeds: tuple[int, ...], steps: int
-) -> Group:
+def _study(size: str, strategies: Iterable[str], steps: int, levels=(50.0,), seeds=STUDY_SEEDS) -> Group:
     return Group((size,), tuple(strategies), levels, seeds, {"steps": steps, "pool": STUDY_POOL})
 
 

@@ -11,6 +11,8 @@ import io
 import math
 from collections.abc import Iterator
 
+import numpy as np
+
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito's, told apart by most
 MARKERS = ("o", "s", "^", "D", "v", "P")
 GREY = "#6E6E6E"
@@ -89,7 +91,7 @@ class Label:
 
 
 def place(axes, labels: list[Label]) -> None:
-    """Put each label beside its point, on the first side where it covers neither a label, a line's point nor a point.
+    """Put each label beside its point, on the first side where it covers neither a label nor a line nor a point.
 
     Call it last: what is drawn afterwards is not avoided.
     """
@@ -98,9 +100,12 @@ def place(axes, labels: list[Label]) -> None:
     canvas = axes.figure.canvas
     canvas.draw()
     reach = 2.5 * axes.figure.dpi / 72  # half a marker, in pixels
-    drawn = [xy for line in axes.get_lines() for xy in line.get_xydata()]
-    drawn += [xy for points in axes.collections for xy in points.get_offsets()]
-    places = [axes.transData.transform(xy) for xy in drawn if all(math.isfinite(value) for value in xy)]
+    places = [axes.transData.transform(xy) for points in axes.collections for xy in points.get_offsets()]
+    for line in axes.get_lines():
+        corners = line.get_transform().transform(line.get_xydata())
+        for start, end in zip(corners, [*corners[1:], corners[-1]], strict=True):
+            count = 1 + int(np.hypot(*(end - start)) / (2 * reach)) if np.isfinite([start, end]).all() else 0
+            places += [start + (end - start) * k / count for k in range(count)]
     taken = [Bbox.from_extents(x - reach, y - reach, x + reach, y + reach) for x, y in places]
     frame = axes.get_window_extent()
     for label in sorted(labels, key=lambda label: not label.bold):

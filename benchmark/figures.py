@@ -208,7 +208,7 @@ def stages(results: Results) -> Figure | None:
             labels.append(Label(len(named.stages.split()) + 1, named.psnr, size, style["color"], True))
         last = max(len(text.split()) for text in best.stages) + 1
         axes.set_xticks(range(last + 1), ["noisy", *(f"stage {stage}" for stage in range(1, last + 1))])
-        axes.set(ylabel=f"mean PSNR (dB), {set_name}", xlim=(-0.2, last + 0.7))
+        axes.set(ylabel=f"mean PSNR (dB), {set_name}", xlim=(-0.2, last + 1))
         place(axes, labels)
         return finish(figure, "psnr_after_each_stage", f"Noise is removed stage by stage: mean PSNR on {set_name}.")
 

@@ -19,8 +19,8 @@ from mdrn.files.atomic import write_atomically
 README, TABLES, FIGURES = "README.md", "tables", "figures"
 BEGIN = "<!-- results: written by `python -m benchmark.run`, do not edit -->"
 END = "<!-- end of results -->"
-_SHOWN = ("psnr_against_cpu_time", "psnr_against_parameters", "gain_against_level")  # on the first page
-_SHOWN += ("validation_psnr_against_steps_mdrn", "validation_psnr_against_steps_mdrn_tiny")
+_SHOWN = ("psnr_against_cpu_time", "gain_against_level")  # on the first page, the first three that are there
+_SHOWN += ("validation_psnr_against_steps_mdrn_tiny", "psnr_against_parameters")
 _PLOTS = 3
 _NOTE = (
     "PSNR in dB at noise levels 15 / 25 / 50; unclipped Gaussian noise, seed 0 for every image, output rounded to 8 "
@@ -103,7 +103,7 @@ def hmds_in_words(results: Results) -> str:
         )
     level, sentences = gains.level.max(), []
     at_level = gains[gains.level == level]
-    common = at_level.steps.mode().max()
+    common = gains.steps.mode().min()
 
     def told(part) -> str:
         return "; ".join(
@@ -177,7 +177,8 @@ def _readme(results: Results, pages: dict, figures: list) -> str:
         if name == "photographs":
             parts += [f"## {title}\n", made[0].grid(), f"\n{made[0].title}. {' '.join(made[0].notes)}\n"]
     parts += ["## What HMDS gives\n", hmds_in_words(results), ""]
-    shown = [figure for figure in figures if figure.name in _SHOWN][:_PLOTS]
+    there = {figure.name: figure for figure in figures}
+    shown = [there[name] for name in _SHOWN if name in there][:_PLOTS]
     parts += [_drawn(figure, FIGURES) for figure in shown]
     links = [f"- [{title}]({TABLES}/{name}.md)" for name, (title, _) in pages.items()]
     return "\n".join([*parts, "## More\n", *links, "", _DATA])

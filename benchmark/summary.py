@@ -99,7 +99,9 @@ def load(out: Path) -> Results:
     paths = [out / rows.CURVES / f"{plan}.csv" for plan in sorted(set(runs.plan))]
     curves = _frame([point for path in paths for point in rows.read(path, rows.CurvePoint)], rows.CurvePoint)
     summary = pd.concat([_means(joined), _published()], ignore_index=True)
-    summary = summary.assign(ms_512=_milliseconds(summary, speed), **summary[list(_TEXT)].fillna("").astype(str))
+    summary = summary.assign(
+        ms_512=_milliseconds(summary, speed), **summary[list(_TEXT)].astype(object).fillna("").astype(str)
+    )
     numbers = {name: float for name in COLUMNS if name not in (*_TEXT, "plan", "method", "set", "protocol")}
     summary = summary[list(COLUMNS)].astype(numbers)
     summary = summary.sort_values(

@@ -92,13 +92,11 @@ def host(tmp_path, monkeypatch):
         csv.writer(file).writerows(lines)
     monkeypatch.setattr(testsets, "FACTS", facts)
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # pooch waits between attempts
-    testsets.expected_pixels.cache_clear()
-    testsets.expected_bytes.cache_clear()
+    testsets._facts.cache_clear()
     yield host
     host.server.shutdown()
     host.server.server_close()
-    testsets.expected_pixels.cache_clear()
-    testsets.expected_bytes.cache_clear()
+    testsets._facts.cache_clear()
 
 
 def files_in(root: Path) -> list[str]:
@@ -109,8 +107,8 @@ def test_sets_are_fetched_and_load(host, tmp_path):
     root = tmp_path / "data"
     assert fetch.fetch(["Set12", "Urban100", "BSDS500"], root, host.url, quiet=True) == 8
     assert files_in(root / "Set12") == ["01.png", "02.png", "03.png"]
-    assert len(testsets.load("Set12", root).images) == 3
-    assert testsets.load("Urban100_rgb", root).images["img_001"].shape == (12, 16, 3)
+    assert len(testsets.load("Set12", root).clean) == 3
+    assert testsets.load("Urban100_rgb", root).clean["img_001"].shape == (12, 16, 3)
     testsets.check_training(root)
     asked = len(host.asked)
     assert fetch.fetch(["Set12", "Urban100", "BSDS500"], root, host.url, quiet=True) == 0
@@ -198,13 +196,16 @@ def test_wrong_training_images_are_named(host, tmp_path, fault):
     FAULTS[fault](root / "BSDS500")
     with pytest.raises(DataError, match=fault):
         testsets.check_training(root)
-    with pytest.raises(DataError, match="expected BSDS500 in"):
+    with pytest.raises(DataError, match="expected a folder BSDS500 in"):
         testsets.check_training(tmp_path / "empty")
 
 
 def test_every_set_has_a_source_and_facts():
-    folders = {source.folder for source in testsets.SETS.values() if source.folder}
-    assert set(fetch.REMOTES) == folders | {testsets.TRAINING_SET}
+    for known in testsets.SETS.values():
+        assert (known.folder is None) == (known.remote is None)
+        if known.folder:
+            facts = testsets.expected_bytes if known.folder in testsets.BY_BYTES else testsets.expected_pixels
+            assert len(facts(known.folder)) >= 12
     assert len(testsets.expected_bytes()) == 431
     assert not set(testsets.expected_bytes()) & testsets.bsds500_excluded()
     assert fetch.folders_of(None, True) == ["Set12", "BSD68", "Urban100", "BSDS500"]

@@ -12,7 +12,7 @@ from mdrn import metrics, noise
 
 
 @functools.cache
-def load(name: str, root: Path | None = None) -> testsets.TestSet:
+def load(name: str, root: Path | None = None) -> testsets.Images:
     return testsets.load(name, root)
 
 
@@ -23,10 +23,10 @@ def data_root(*folders: str) -> Path:
     return Path(root)
 
 
-def mean_psnr(test_set: testsets.TestSet, level: float, protocol: str) -> float:
+def mean_psnr(test_set: testsets.Images, level: float, protocol: str) -> float:
     """PSNR of the noisy input as it is: `awgn` neither clipped nor rounded, so not through metrics.psnr."""
     values = []
-    for image in test_set.images.values():
+    for image in test_set.clean.values():
         error = noise.benchmark_noisy(image, level, protocol).astype(np.float64) - image / 255.0
         values.append(-10 * np.log10(np.mean(error**2)))
     return float(np.mean(values))
@@ -61,7 +61,7 @@ def test_noisy_psnr_of_the_bundled_samples(level):
 
 def test_colour_noise_is_drawn_height_by_width_by_channel():
     test_set = load("samples_rgb")
-    image = test_set.images["coffee"]
+    image = test_set.clean["coffee"]
     drawn = np.random.RandomState(0).normal(0, 25 / 255, image.shape)
     added = noise.benchmark_noisy(image, 25).astype(np.float64) - image / 255.0
     assert np.abs(added - drawn).max() < 1e-6
@@ -70,7 +70,7 @@ def test_colour_noise_is_drawn_height_by_width_by_channel():
 
 def test_ssim_of_the_noisy_camera_photograph():
     """The window is the literature's 11x11 Gaussian; scikit-image's default, 7x7 uniform, gives another number."""
-    clean = load("samples").images["camera"]
+    clean = load("samples").clean["camera"]
     noisy = metrics.to_uint8(noise.benchmark_noisy(clean, 25))
     assert metrics.psnr(noisy, clean) == pytest.approx(CAMERA_PSNR, abs=5e-4)
     assert metrics.ssim(noisy, clean) == pytest.approx(CAMERA_SSIM, abs=5e-5)
@@ -78,6 +78,6 @@ def test_ssim_of_the_noisy_camera_photograph():
 
 def test_ssim_of_noisy_set12():
     values = []
-    for clean in load("Set12", data_root("Set12")).images.values():
+    for clean in load("Set12", data_root("Set12")).clean.values():
         values.append(metrics.ssim(metrics.to_uint8(noise.benchmark_noisy(clean, 25)), clean))
     assert np.mean(values) == pytest.approx(0.36735, abs=5e-5)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from benchmark import testsets
-from mdrn.data import DataError
+from mdrn.data import DataError, validation_files
 
 
 @pytest.fixture
@@ -27,9 +27,9 @@ def root(tmp_path, monkeypatch):
     with (facts / "pixels.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("set", "name", "height", "width", "mode", "sha256"), *lines])
     monkeypatch.setattr(testsets, "FACTS", facts)
-    testsets.expected_pixels.cache_clear()
+    testsets._facts.cache_clear()
     yield folder.parent
-    testsets.expected_pixels.cache_clear()
+    testsets._facts.cache_clear()
 
 
 def message(root: Path) -> str:
@@ -41,8 +41,8 @@ def message(root: Path) -> str:
 
 def test_a_right_set_loads_in_order(root):
     test_set = testsets.load("Set12", root)
-    assert list(test_set.images) == ["01", "02", "03"]
-    assert all(image.shape == (12, 16) and image.dtype == np.uint8 for image in test_set.images.values())
+    assert list(test_set.clean) == ["01", "02", "03"]
+    assert all(image.shape == (12, 16) and image.dtype == np.uint8 for image in test_set.clean.values())
     assert sorted(p.name for p in (root / "Set12").iterdir()) == ["01.png", "02.png", "03.png"]  # nothing written
 
 
@@ -58,7 +58,7 @@ def test_other_lossless_formats_names_and_case_of_the_folder_pass(root):
 def test_split_like_file_names_are_no_obstacle(root):
     for path in list((root / "Set12").iterdir()):
         path.rename(path.with_name(f"test0{path.name}"))
-    assert len(testsets.load("Set12", root).images) == 3
+    assert len(testsets.load("Set12", root).clean) == 3
 
 
 def test_a_wrong_image_is_named(root):
@@ -101,22 +101,82 @@ def test_an_empty_folder_is_said_to_be(root):
 
 
 def test_sets_that_are_not_there_are_reported(root):
-    assert testsets.sets_found(root) == (["Set12"], ["BSD68", "Urban100", "CBSD68", "Urban100_rgb"])
-    assert testsets.sets_found(None)[0] == []
-    with pytest.raises(DataError, match="BSD68: expected a folder BSD68"):
+    chosen, said = testsets.choose(root, None)
+    assert chosen == ["Set12", "samples_jpeg"]
+    assert "not found: BSD68, Urban100, CBSD68, Urban100_rgb, PolyU" in said
+    assert testsets.choose(None, None)[0] == list(testsets.OFFLINE)
+    with pytest.raises(DataError, match="expected a folder BSD68"):
         testsets.load("BSD68", root)
     with pytest.raises(DataError, match="expected one of Set12"):
         testsets.load("Set13", root)
     with pytest.raises(DataError, match="expected a folder of image sets"):
-        testsets.sets_found(root / "nowhere")
+        testsets.choose(root / "nowhere", None)
 
 
 def test_samples_need_no_data():
     grey, colour = testsets.load("samples"), testsets.load("samples_rgb")
-    assert list(grey.images) == ["camera", "astronaut", "coffee", "chelsea", "rocket"]
-    assert list(colour.images) == ["astronaut", "coffee", "chelsea", "rocket"]
-    assert {image.ndim for image in grey.images.values()} == {2}
-    assert [testsets.count(name) for name in ("samples", "samples_rgb", "samples_held_out")] == [5, 4, 2]
+    assert list(grey.clean) == ["camera", "astronaut", "coffee", "chelsea", "rocket"]
+    assert list(colour.clean) == ["astronaut", "coffee", "chelsea", "rocket"]
+    assert {image.ndim for image in grey.clean.values()} == {2}
+    assert list(testsets.load("samples_held_out").clean) == ["camera", "astronaut"]
+
+
+def test_noise_after_jpeg_is_8_bit_and_no_longer_white():
+    images = testsets.load("samples_jpeg")
+    noisy = images.corrupted("coffee", 10.0, "jpeg90", 0)
+    assert noisy.dtype == np.float32 and np.abs(noisy * 255 - np.round(noisy * 255)).max() < 1e-4
+    error = noisy - images.clean["coffee"].astype(np.float32) / 255
+    shifted = np.corrcoef(error[:, :-1, 0].ravel(), error[:, 1:, 0].ravel())[0, 1]
+    assert shifted > 0.05  # white noise: 0 within 0.003
+    assert np.array_equal(noisy, images.corrupted("coffee", 10.0, "jpeg90", 0))
+
+
+@pytest.fixture
+def pairs(tmp_path, monkeypatch):
+    """A data root with two pairs of photographs, one of a camera that is for decisions, and facts that say so."""
+    facts, folder = tmp_path / "facts", tmp_path / "data" / "PolyU"
+    facts.mkdir()
+    folder.mkdir(parents=True)
+    lines = []
+    for seed, name in enumerate(("Canon5D2_chair_1", "Canon80D_toy_2")):
+        for kind in ("mean", "real"):
+            path = folder / f"{name}_{kind}.JPG"
+            pixels = np.full((16, 24, 3), 60 + 40 * seed + 5 * (kind == "real"), np.uint8)
+            Image.fromarray(pixels).save(path, "JPEG")
+            lines.append((path.name, hashlib.sha256(path.read_bytes()).hexdigest()))
+    with (facts / "polyu.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("file", "sha256"), *lines])
+    monkeypatch.setattr(testsets, "FACTS", facts)
+    testsets._facts.cache_clear()
+    yield folder.parent
+    testsets._facts.cache_clear()
+
+
+def test_photographs_come_with_their_own_noise(pairs):
+    images = testsets.load("PolyU", pairs)
+    assert list(images.clean) == ["Canon5D2_chair_1"]
+    assert list(testsets.load("PolyU_decisions", pairs).clean) == ["Canon80D_toy_2"]
+    noisy = images.corrupted("Canon5D2_chair_1", None, "camera", 0)
+    assert noisy.mean() * 255 == pytest.approx(65, abs=1) and images.clean["Canon5D2_chair_1"].mean() < 62
+    (pairs / "PolyU" / "Canon5D2_chair_1_real.JPG").write_bytes(b"other")
+    with pytest.raises(DataError, match="wrong or corrupt: Canon5D2_chair_1_real.JPG"):
+        testsets.load("PolyU", pairs)
+
+
+def test_crops_to_report_and_to_decide_with_are_the_designs():
+    stems = {name.removesuffix("_mean.JPG") for name in testsets.expected_bytes("PolyU") if "_mean" in name}
+    report, decide = ({s for s in stems if testsets.SETS[n].picks(s)} for n in ("PolyU", "PolyU_decisions"))
+    assert (len(stems), len(report), len(decide)) == (100, 73, 24)
+    assert not report & decide
+
+
+def test_validation_images_are_those_of_training(tmp_path):
+    root = os.environ.get("MDRN_DATA")
+    if not root or not (Path(root) / "BSDS500").is_dir():
+        pytest.skip("set MDRN_DATA to a folder that holds BSDS500 to run this test")
+    images = testsets.load("validation", Path(root))
+    assert list(images.clean) == [path.stem for path in validation_files(Path(root))]
+    assert len(images.clean) == 32
 
 
 @pytest.mark.parametrize("name", ["Set12", "BSD68", "CBSD68"])
@@ -125,5 +185,5 @@ def test_the_real_sets_are_the_literature_s(name):
     if not root or not (Path(root) / name).is_dir():
         pytest.skip(f"set MDRN_DATA to a folder that holds {name} to run this test")
     test_set = testsets.load(name, Path(root))
-    assert len(test_set.images) == testsets.count(name)
-    assert test_set.channels == (3 if name == "CBSD68" else 1)
+    assert len(test_set.clean) == {"Set12": 12, "BSD68": 68, "CBSD68": 68}[name]
+    assert {image.ndim for image in test_set.clean.values()} == {3 if name == "CBSD68" else 2}

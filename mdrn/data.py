@@ -1,7 +1,7 @@
 """Training images in memory, and seeded patches drawn from them on the device.
 
-`train` and `pool` import this module, and so may anything that needs the validation images. Pillow is imported when files are
-read.
+`train` and `pool` import this module, and so may anything that needs the validation images. Pillow is imported when
+files are read.
 """
 
 from __future__ import annotations

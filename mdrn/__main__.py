@@ -71,6 +71,9 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--map-share", type=float, metavar="SHARE", help="of the patches whose level differs across them"
     )
+    train.add_argument(
+        "--camera-share", type=float, metavar="SHARE", help="of the stored draws with photographs' noise"
+    )
     train.add_argument("--pool", type=int, metavar="DRAWS", help="read so many stored draws instead of fresh ones")
     train.add_argument("--learning-rate", type=float)
     train.add_argument("--loss", help="mse (default), l1 or log_mse")

@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
-GATE_SIGMA = 1.0 / 255.0  # below it the correction fades, in proportion to sigma
+GATE_SIGMA = 10.0 / 255.0  # below it the correction fades, in proportion to sigma
 
 
 class MdrnError(ValueError):
@@ -51,7 +51,7 @@ def sigma_map(sigma: float | torch.Tensor, noisy: torch.Tensor) -> torch.Tensor:
     """Return `sigma` as a tensor that broadcasts over `noisy` (B, C, H, W): (B, 1, 1, 1), or a map (B, 1, H, W).
 
     Args:
-        sigma: standard deviation in [0, 1] units: a number, one for each image (B,), or one for each pixel (B, 1, H, W).
+        sigma: standard deviation in [0, 1] units: a number, one an image (B,), or one a pixel (B, 1, H, W).
         noisy: the images.
 
     Raises:

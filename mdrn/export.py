@@ -14,6 +14,8 @@ from torch import nn
 
 from mdrn import checkpoint
 from mdrn.checkpoint import METADATA_KEY, CheckpointError
+from mdrn.denoiser import MdrnError, check_noisy
+from mdrn.files.atomic import write_atomically
 
 SUFFIX = ".onnx"
 TOLERANCE = 1e-4
@@ -36,7 +38,7 @@ def export_onnx(id_or_path: str | Path, output: Path) -> None:
 
     Raises:
         CheckpointError: if there is no such network.
-        RuntimeError: if a package is missing, or the exported network's result is not PyTorch's.
+        MdrnError: if a package is missing, or the exported network's result is not PyTorch's.
     """
     network = checkpoint.load(id_or_path)
     content = to_onnx(network)
@@ -46,17 +48,15 @@ def export_onnx(id_or_path: str | Path, output: Path) -> None:
     with torch.inference_mode():
         difference = (OnnxDenoiser(content)(noisy, sigma) - network(noisy, sigma)).abs().max().item()
     if not difference <= TOLERANCE:
-        raise RuntimeError(
-            f"{id_or_path}: the exported network differs from PyTorch's by {difference:.2g}; not written"
-        )
-    checkpoint.write_atomically(Path(output), content)
+        raise MdrnError(f"{id_or_path}: the exported network differs from PyTorch's by {difference:.2g}; not written")
+    write_atomically(Path(output), content)
 
 
 def to_onnx(network: nn.Module) -> bytes:
     """Return a loaded network (it has a `header`) as the content of an ONNX file.
 
     Raises:
-        RuntimeError: if onnx or onnxscript is missing.
+        MdrnError: if onnx or onnxscript is missing.
     """
     for package in ("onnx", "onnxscript"):
         _require(package)
@@ -89,7 +89,7 @@ def load_onnx(id_or_path: str | Path) -> OnnxDenoiser:
 
     Raises:
         CheckpointError: if there is no such network, or the file is damaged or not ours.
-        RuntimeError: if a package is missing.
+        MdrnError: if a package is missing.
     """
     path = Path(id_or_path)
     if path.suffix != SUFFIX:
@@ -114,7 +114,7 @@ class OnnxDenoiser:
 
     Raises:
         CheckpointError: if it is damaged or not ours.
-        RuntimeError: if onnxruntime is missing.
+        MdrnError: if onnxruntime is missing.
     """
 
     def __init__(self, content: bytes) -> None:
@@ -139,11 +139,12 @@ class OnnxDenoiser:
         self.receptive_field_radius = described.receptive_field_radius
 
     def __call__(self, noisy: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
-        if noisy.ndim != 4 or noisy.shape[1] != self.config.channels:
-            raise ValueError(f"noisy: expected (B, {self.config.channels}, H, W), got {tuple(noisy.shape)}")
+        check_noisy(noisy, self.config.channels)
         sigmas = torch.as_tensor(sigma, dtype=torch.float32).detach().cpu()
         if sigmas.ndim > 1 or sigmas.numel() not in (1, noisy.shape[0]):
-            raise ValueError(f"sigma: expected a float or a ({noisy.shape[0]},) tensor, got {tuple(sigmas.shape)}")
+            raise MdrnError(
+                f"sigma: expected a float or a ({noisy.shape[0]},) tensor, got {tuple(sigmas.shape)}; maps need PyTorch"
+            )
         images = noisy.detach().to("cpu", torch.float32, memory_format=torch.contiguous_format)
         feeds = {"noisy": images.numpy(), "sigma": sigmas.expand(noisy.shape[0]).contiguous().numpy()}
         return torch.from_numpy(self.session.run(["restored"], feeds)[0]).to(noisy)
@@ -153,4 +154,4 @@ def _require(package: str):
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        raise RuntimeError(f"ONNX needs the package {package}; run: pip install onnx onnxruntime onnxscript") from error
+        raise MdrnError(f"ONNX needs the package {package}; run: pip install onnx onnxruntime onnxscript") from error

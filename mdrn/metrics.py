@@ -11,6 +11,8 @@ import os
 
 import numpy as np
 
+from mdrn.denoiser import MdrnError
+
 
 def to_uint8(image: np.ndarray) -> np.ndarray:
     """Clip a float image in [0, 1] units and round it to uint8.
@@ -25,9 +27,9 @@ def to_uint8(image: np.ndarray) -> np.ndarray:
 def _check_pair(restored: np.ndarray, clean: np.ndarray) -> None:
     for name, image in (("restored", restored), ("clean", clean)):
         if image.dtype != np.uint8 or image.ndim not in (2, 3):
-            raise ValueError(f"{name}: expected uint8 (H, W) or (H, W, 3), got {image.dtype} {image.shape}")
+            raise MdrnError(f"{name}: expected uint8 (H, W) or (H, W, 3), got {image.dtype} {image.shape}")
     if restored.shape != clean.shape:
-        raise ValueError(f"expected two images of one shape, got {restored.shape} and {clean.shape}")
+        raise MdrnError(f"expected two images of one shape, got {restored.shape} and {clean.shape}")
 
 
 def psnr(restored: np.ndarray, clean: np.ndarray) -> float:
@@ -41,7 +43,7 @@ def psnr(restored: np.ndarray, clean: np.ndarray) -> float:
         dB; infinity for equal images.
 
     Raises:
-        ValueError: if dtype or shape is not as above.
+        MdrnError: if dtype or shape is not as above.
 
     Example:
         >>> round(psnr(np.full((8, 8), 10, np.uint8), np.full((8, 8), 20, np.uint8)), 2)
@@ -63,7 +65,7 @@ def ssim(restored: np.ndarray, clean: np.ndarray) -> float:
         at most 1; the mean over channels for RGB.
 
     Raises:
-        ValueError: if dtype or shape is not as above.
+        MdrnError: if dtype or shape is not as above.
 
     Reference:
         Wang et al., IEEE TIP 2004; scikit-image's `structural_similarity`.
@@ -72,7 +74,7 @@ def ssim(restored: np.ndarray, clean: np.ndarray) -> float:
 
     _check_pair(restored, clean)
     if min(clean.shape[:2]) < 11:
-        raise ValueError(f"expected at least 11x11 pixels for SSIM, got {clean.shape[0]}x{clean.shape[1]}")
+        raise MdrnError(f"expected at least 11x11 pixels for SSIM, got {clean.shape[0]}x{clean.shape[1]}")
     return float(
         structural_similarity(
             restored,

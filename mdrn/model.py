@@ -92,10 +92,11 @@ class ModelConfig:
 
 
 _TINY = ModelConfig(
-    widths=(16, 24, 32), stages=(StageConfig((0, 1, 1), (1, 1)), StageConfig((0, 0, 0), (1, 1))), entry=2
+    widths=(16, 24, 32), stages=(StageConfig((0, 1, 1), (1, 1)), StageConfig((0, 0, 1), (1, 1))), entry=2
 )
 PRESETS: dict[str, ModelConfig] = {"mdrn_tiny": _TINY, "mdrn": ModelConfig()}
 PRESETS |= {f"{name}_rgb": dataclasses.replace(config, channels=3) for name, config in PRESETS.items()}
+PRESETS |= {"photo": PRESETS["mdrn_rgb"], "photo_tiny": PRESETS["mdrn_tiny_rgb"]}
 
 
 class ResidualBlock(nn.Module):

@@ -7,6 +7,7 @@ the configuration, its documentation and the loop that obeys it are read togethe
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import re
@@ -21,11 +22,20 @@ from torch import nn
 from tqdm import tqdm
 
 from mdrn import checkpoint, metrics, noise
-from mdrn.data import Batch, PatchSource, Pool, data_root, fresh_batch, read_uint8, training_files, validation_files
+from mdrn.data import (
+    Batch,
+    PatchSource,
+    data_root,
+    fresh_batch,
+    read_all,
+    training_files,
+    validation_files,
+)
 from mdrn.denoiser import MdrnError
 from mdrn.distill import STRATEGIES, DistillConfig, Distilled, Guide, Supervised
 from mdrn.files.atomic import write_atomically
 from mdrn.model import PRESETS, ModelConfig
+from mdrn.pool import Pool
 from mdrn.teacher import TEACHERS, TeacherConfig
 
 RECIPE = "v3"  # version of the defaults below
@@ -56,6 +66,7 @@ class TrainConfig:
         patch_size: side of a patch in pixels.
         large_patches: share of the run, its end, on a quarter as many patches of twice the side.
         map_share: share of the patches whose noise level differs across them.
+        camera_share: share of the stored draws with the noise of photographs, see `mdrn.pool.Pool`.
         pool: number of stored draws of patch, level and noise that the run reads; 0 draws each patch afresh.
         data: training sets, see `mdrn.data.training_files`.
         loss: see `mdrn.distill.Supervised`.
@@ -84,8 +95,9 @@ class TrainConfig:
     minutes: float | None = None
     batch_size: int = 16
     patch_size: int = 64
-    large_patches: float = 0.0
-    map_share: float = 0.0
+    large_patches: float = 0.25
+    map_share: float = 0.1
+    camera_share: float = 0.0
     pool: int = 0
     data: tuple[str, ...] = ("bsds",)
     loss: str = "mse"
@@ -119,13 +131,16 @@ class TrainConfig:
                 raise MdrnError(f"{name}: expected at least 1, got {getattr(self, name)}")
         if self.minutes is not None and not self.minutes > 0:
             raise MdrnError(f"minutes: expected more than 0, got {self.minutes}")
-        for name in ("large_patches", "map_share", "warmup"):
+        for name in ("large_patches", "map_share", "camera_share", "warmup"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise MdrnError(f"{name}: expected a share from 0 to 1, got {getattr(self, name)}")
         if self.large_patches and self.batch_size % 4:
             raise MdrnError(f"batch_size: expected a multiple of 4 with large_patches, got {self.batch_size}")
         if self.pool and (self.minutes is not None or self.distill.feature_weight):
             raise MdrnError("pool: expected 0 with minutes or feature_weight, which need a teacher at hand")
+
+        if self.camera_share and (not self.pool or self.model.channels != 3):
+            raise MdrnError("camera_share: expected 0 without a pool, or for grey networks")
 
     @property
     def id(self) -> str:
@@ -138,6 +153,13 @@ class TrainConfig:
     def small_steps(self) -> int:
         """Steps before the large patches; the whole run without them."""
         return round(self.steps * (1.0 - self.large_patches))
+
+    @property
+    def largest_cut(self) -> int:
+        """Side in pixels of the largest piece that is cut from a training image."""
+        if self.pool:
+            return POOL_SIZE * (2 if self.camera_share else 1)
+        return self.patch_size * (2 if self.large_patches else 1)
 
     def batch_shape(self, progress: float) -> tuple[int, int]:
         """Return how many patches a step sees after a share of the run, and their side in pixels."""
@@ -157,6 +179,17 @@ class TrainConfig:
 def bf16_is_fast(device: torch.device) -> bool:
     """Whether convolutions should run in bfloat16: on GPUs, and on CPUs with instructions for it."""
     return device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
+
+
+def orthogonalise_in_float32() -> None:
+    """Make timm's Muon work in float32 in this process; it has no option for that.
+
+    In bfloat16 a CPU without instructions for it takes twenty times as long, more than the rest of a step.
+    """
+    from timm.optim import muon
+
+    if not isinstance(muon.zeropower_via_newtonschulz, functools.partial):
+        muon.zeropower_via_newtonschulz = functools.partial(muon.zeropower_via_newtonschulz, dtype=torch.float32)
 
 
 def validation_levels(noise_level: tuple[float, float]) -> list[float]:
@@ -221,9 +254,9 @@ def fit(
     root, target, git = data_root(root), torch.device(device), git_revision()
     files = [path for name in config.data for path in training_files(name, root)]
     channels = config.model.channels
-    source = PatchSource.from_files(files, channels, target)
+    source = PatchSource.from_images(read_all(files, channels, config.largest_cut), target)
     bundled = set(config.data) == {"samples"}  # then nothing else is needed
-    held_out = [read_uint8(path, channels) for path in validation_files(None if bundled else root)]
+    held_out = read_all(validation_files(None if bundled else root), channels)
     guide = load_guide(config, teacher)
     draw = draws(config, source, guide, pools or out / "pools", quiet)
     run = Run(config, criterion or build_criterion(config, guide), target, source.digest)
@@ -322,7 +355,7 @@ def draws(
             config.map_share,
             step_generator(config.seed, step, source.pixels.device),
         )
-    pool = Pool(pools, source, config.pool, POOL_SIZE, config.noise_level, config.map_share)
+    pool = Pool(pools, source, config.pool, POOL_SIZE, config.noise_level, config.map_share, config.camera_share)
     answers = {}
     for view in config.distill.views(config.strategy):
         key = f"{guide.teacher.header.sha256[:16]}.{view.key}"
@@ -386,6 +419,8 @@ class Run:
         )
         self.trained = [p for p in modules.parameters() if p.requires_grad]
         self.bf16 = bf16_is_fast(device)
+        if not self.bf16:
+            orthogonalise_in_float32()
         self.step = 0
         self.loss = torch.zeros(())
         self.seconds = 0.0

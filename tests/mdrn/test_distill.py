@@ -228,6 +228,7 @@ def teacher_file(tmp_path):
 
 def config(teacher_file, **changes):
     options = {"preset": "small", "model": SMALL, "steps": 6, "batch_size": 2, "noise_level": (25.0, 25.0)}
+    options |= {"large_patches": 0.0, "map_share": 0.0}
     options |= {"patch_size": 16, "data": ("samples",), "strategy": "hmds", "teacher": str(teacher_file)}
     distill = DistillConfig(feature_weight=0.1, matches=MATCHES)
     return train.TrainConfig(**(options | {"distill": distill} | changes))

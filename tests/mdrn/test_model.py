@@ -24,7 +24,7 @@ VARIANTS = [
 def test_presets_keep_to_their_size(preset):
     network = MDRN(PRESETS[preset])
     assert count_parameters(network) <= (120_000 if "tiny" in preset else 600_000)
-    assert network.config.channels == (3 if preset.endswith("_rgb") else 1)
+    assert network.config.channels == (1 if preset in ("mdrn", "mdrn_tiny") else 3)
     assert network.receptive_field_radius <= 96
 
 

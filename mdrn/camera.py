@@ -1,0 +1,211 @@
+"""Noise as photographs have it, synthesised for training: what a sensor adds, after all that a camera does to it.
+
+A clean picture is taken back to linear light and to a sensor's mosaic, gets shot and read noise and is developed again.
+The clean reference goes through the same steps without the noise, so that a network learns to remove noise and not to
+undo the camera. `data` and the benchmark import this module; it imports torch and, for JPEG, Pillow.
+
+Reference:
+    The steps back to the sensor, the ranges of white balance and the distribution of shot and read noise follow Brooks
+    et al., "Unprocessing Images for Learned Raw Denoising", CVPR 2019; JPEG after the noise follows Guo et al., "Toward
+    Convolutional Blind Denoising of Real Photographs", CVPR 2019. The ranges of smoothing, sharpening and resizing are
+    ours, chosen so that deviation, autocorrelation and correlation of the channels are like those of real photographs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+_LUMA = torch.tensor([0.299, 0.587, 0.114])
+_BLOCK = 4
+_MATRICES = torch.tensor(  # from a sensor's colours to sRGB, rows sum to 1
+    [
+        [[1.70, -0.55, -0.15], [-0.20, 1.45, -0.25], [0.02, -0.50, 1.48]],
+        [[1.45, -0.30, -0.15], [-0.15, 1.35, -0.20], [0.00, -0.35, 1.35]],
+        [[1.90, -0.75, -0.15], [-0.25, 1.60, -0.35], [0.05, -0.65, 1.60]],
+    ]
+)
+_GREEN = torch.tensor([[0.0, 1.0, 0.0], [1.0, 4.0, 1.0], [0.0, 1.0, 0.0]]) / 4.0
+_RED_BLUE = torch.tensor([[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]]) / 4.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Camera:
+    """What happens between a scene and its file.
+
+    Args:
+        shot: variance of the noise for each unit of linear light.
+        read: variance of the noise in the dark.
+        red_gain: of the white balance.
+        blue_gain: of the white balance.
+        matrix: (3, 3) from the sensor's colours to sRGB.
+        contrast: of the tone curve after the sRGB one, 0 to 1.
+        smoothing: standard deviation in pixels of the camera's own noise reduction; 0 is none.
+        colour_smoothing: the same, of the colour alone.
+        sharpening: amount of an unsharp mask.
+        scale: of the picture's size, at most 1.
+        quality: of the JPEG, None for none.
+        subsampling: Pillow's, 0 for 4:4:4 or 2 for 4:2:0.
+    """
+
+    shot: float
+    read: float
+    red_gain: float = 1.0
+    blue_gain: float = 1.0
+    matrix: tuple[tuple[float, ...], ...] = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+    contrast: float = 0.0
+    smoothing: float = 0.0
+    colour_smoothing: float = 0.0
+    sharpening: float = 0.0
+    scale: float = 1.0
+    quality: int | None = None
+    subsampling: int = 0
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> Camera:
+        """Draw a camera and its settings.
+
+        Example:
+            >>> 0 < Camera.draw(np.random.default_rng(0)).shot < 0.03
+            True
+        """
+        shot = float(np.exp(rng.uniform(np.log(1e-4), np.log(0.02))))
+        mix = rng.dirichlet(np.ones(len(_MATRICES)))
+        matrix = torch.einsum("k,kij->ij", torch.tensor(mix, dtype=torch.float32), _MATRICES)
+        return cls(
+            shot=shot,
+            read=float(np.exp(rng.normal(2.18 * np.log(shot) + 1.2, 0.26))),
+            red_gain=float(rng.uniform(1.9, 2.4)),
+            blue_gain=float(rng.uniform(1.5, 1.9)),
+            matrix=tuple(map(tuple, matrix.tolist())),
+            contrast=float(rng.uniform(0.0, 1.0)),
+            smoothing=float(rng.choice([0.0, rng.uniform(0.4, 1.1)], p=[0.2, 0.8])),
+            colour_smoothing=float(rng.choice([0.0, rng.uniform(1.0, 5.0)], p=[0.15, 0.85])),
+            sharpening=float(rng.choice([0.0, rng.uniform(0.0, 1.0)])),
+            scale=float(rng.choice([1.0, rng.uniform(0.5, 1.0)], p=[0.7, 0.3])),
+            quality=int(rng.integers(75, 100)) if rng.random() < 0.8 else None,
+            subsampling=int(rng.choice([0, 2])),
+        )
+
+
+def photograph(clean: np.ndarray, camera: Camera, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return a picture as a camera would show it without noise, and with noise.
+
+    Args:
+        clean: (H, W, 3) sRGB, uint8, at least 8 pixels a side.
+        camera: what happens to it.
+        rng: the source of the noise, and of the mosaic's phase.
+
+    Returns:
+        Two images (H', W', 3), uint8: the clean reference and the noisy photograph, H' and W' those of the picture
+        times the camera's scale.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> reference, noisy = photograph(np.full((32, 32, 3), 90, np.uint8), Camera(shot=0.01, read=1e-4), rng)
+        >>> bool(reference.std() < 1 < noisy.std())
+        True
+    """
+    matrix = torch.tensor(camera.matrix)
+    gains = torch.tensor([camera.red_gain, 1.0, camera.blue_gain])
+    picture = torch.from_numpy(clean.astype(np.float32) / 255.0).permute(2, 0, 1)
+    linear = _to_linear(_without_contrast(picture, camera.contrast))
+    sensor = torch.einsum("ij,jhw->ihw", torch.linalg.inv(matrix), linear).clamp(0.0, 1.0) / gains[:, None, None]
+    deviation = (camera.shot * sensor + camera.read).sqrt()
+    drawn = torch.from_numpy(rng.standard_normal(sensor.shape, dtype=np.float32))
+    phase = tuple(int(p) for p in rng.integers(0, 2, 2))
+    developed = [_develop(raw, gains, matrix, phase, camera) for raw in (sensor, sensor + deviation * drawn)]
+    images = [np.round(image.permute(1, 2, 0).numpy() * 255.0).astype(np.uint8) for image in developed]
+    return images[0], images[1] if camera.quality is None else _jpeg(images[1], camera)
+
+
+def white_level(noise: np.ndarray) -> float:
+    """Return the level of white noise that disturbs an image's coarse detail as much as this noise does.
+
+    The noise's mean over blocks of 4 x 4 pixels has four times less deviation if it is white; the smoother it is, the
+    less is averaged away. This is what networks for photographs are told.
+
+    Args:
+        noise: (H, W, C) noisy minus clean, on the 8-bit scale, at least 4 pixels a side.
+
+    Returns:
+        Standard deviation on the 8-bit scale, the root mean square over channels.
+
+    Example:
+        >>> noise = np.random.default_rng(0).normal(0, 25, (128, 128, 3))
+        >>> 24 < white_level(noise) < 26, white_level(np.kron(noise, np.ones((4, 4, 1)))) > 80
+        (True, True)
+    """
+    height, width = (size // _BLOCK for size in noise.shape[:2])
+    blocks = noise[: height * _BLOCK, : width * _BLOCK].reshape(height, _BLOCK, width, _BLOCK, -1).mean(axis=(1, 3))
+    return float(_BLOCK * np.sqrt(np.square(blocks - blocks.mean(axis=(0, 1))).mean()))
+
+
+def _to_linear(srgb: torch.Tensor) -> torch.Tensor:
+    return torch.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+
+
+def _to_srgb(linear: torch.Tensor) -> torch.Tensor:
+    return torch.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear.clamp(min=1e-8) ** (1 / 2.4) - 0.055)
+
+
+def _with_contrast(x: torch.Tensor, contrast: float) -> torch.Tensor:
+    """Mix with the curve 3 x^2 - 2 x^3."""
+    return torch.lerp(x, x * x * (3.0 - 2.0 * x), contrast)
+
+
+def _without_contrast(y: torch.Tensor, contrast: float) -> torch.Tensor:
+    """Undo `_with_contrast`, by a table: the mixture has no inverse in closed form."""
+    x = torch.linspace(0.0, 1.0, 1025)
+    table = _with_contrast(x, contrast).numpy()
+    return torch.from_numpy(np.interp(y.numpy(), table, x.numpy()).astype(np.float32))
+
+
+def _develop(
+    sensor: torch.Tensor, gains: torch.Tensor, matrix: torch.Tensor, phase: tuple[int, int], camera: Camera
+) -> torch.Tensor:
+    """Return (3, H, W) in the sensor's colours, one of which each pixel has, as an sRGB image."""
+    balanced = (_demosaiced(sensor, phase) * gains[:, None, None]).clamp(0.0, 1.0)
+    srgb = _to_srgb(torch.einsum("ij,jhw->ihw", matrix, balanced).clamp(0.0, 1.0))
+    image = _with_contrast(srgb, camera.contrast)
+    if camera.colour_smoothing:
+        luma = torch.einsum("c,chw->hw", _LUMA, image)
+        image = luma + _blurred(image - luma, camera.colour_smoothing)
+    if camera.smoothing:
+        image = _blurred(image, camera.smoothing)
+    if camera.sharpening:
+        image = image + camera.sharpening * (image - _blurred(image, 1.0))
+    if camera.scale < 1.0:
+        image = F.interpolate(image[None], scale_factor=camera.scale, mode="bicubic", antialias=True)[0]
+    return image.clamp(0.0, 1.0)
+
+
+def _demosaiced(sensor: torch.Tensor, phase: tuple[int, int]) -> torch.Tensor:
+    """Keep one colour of each pixel, in Bayer's pattern, and fill in the others bilinearly."""
+    height, width = sensor.shape[-2:]
+    row, column = torch.arange(height)[:, None] + phase[0], torch.arange(width)[None] + phase[1]
+    red, blue = (row % 2 == 0) & (column % 2 == 0), (row % 2 == 1) & (column % 2 == 1)
+    masks = torch.stack([red, ~(red | blue), blue])
+    kernels = torch.stack([_RED_BLUE, _GREEN, _RED_BLUE])[:, None]
+    padded = F.pad((sensor * masks)[None], (2, 2, 2, 2), mode="reflect")  # an even number keeps the pattern
+    return F.conv2d(padded, kernels, groups=3)[0, :, 1:-1, 1:-1]
+
+
+def _blurred(image: torch.Tensor, deviation: float) -> torch.Tensor:
+    radius = max(1, int(3 * deviation + 0.5))
+    taps = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / deviation) ** 2)
+    taps = taps / taps.sum()
+    padded = F.pad(image[:, None], (radius,) * 4, mode="replicate")
+    return F.conv2d(F.conv2d(padded, taps.view(1, 1, 1, -1)), taps.view(1, 1, -1, 1))[:, 0]
+
+
+def _jpeg(image: np.ndarray, camera: Camera) -> np.ndarray:
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "jpeg", quality=camera.quality, subsampling=camera.subsampling)
+    return np.asarray(Image.open(stream))

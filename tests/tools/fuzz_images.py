@@ -1,10 +1,10 @@
 """Thousands of damaged image files against the reader: no crash, no hang, every refusal one line.
 
-    python -m tests.fuzz_images --count 10000
+    python -m tests.tools.fuzz_images --count 10000
 
 A child process decodes (libvips and Pillow are native code: a crash there would take the whole program along); it is
 started again when it dies or takes too long. What went wrong is printed with the seed that makes the file again and,
-with --keep FOLDER, written there. Exit code 0: nothing went wrong. `tests/test_adversity.py` runs a few hundred.
+with --keep FOLDER, written there. Exit code 0: nothing went wrong. `tests/files/test_adversity.py` runs a few hundred.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from mdrn.image_io import ImageFile, ImageFileError, encode_image, encode_pages, open_pages
+from mdrn.files import ImageFile, ImageFileError, encode_image, encode_pages, open_pages
 
 TIME_LIMIT = 10.0  # seconds for one file
 MEMORY_LIMIT = 4 * 2**30  # bytes of address space of the child beyond what it starts with
@@ -72,7 +72,7 @@ def whole_files() -> list[bytes]:
         {1: "N", 2: (4.0, 5.0)},
     )
     block, xmp = exif.tobytes(), b'<x:xmpmeta xmlns:x="adobe:ns:meta/"/>'
-    like = ImageFile(rgb, "tiff", exif=block.removeprefix(b"Exif\0\0"), xmp=xmp, dpi=(300.0, 300.0))
+    like = ImageFile(rgb, "tiff", exif=block.removeprefix(b"Exif\0\0"), xmp=xmp, resolution=(300.0, 300.0))
     second = {"save_all": True, "append_images": [Image.fromarray(255 - rgb)]}
     return [
         *(encode_image(pixels, "png", like) for pixels in (grey, rgb, deep, np.dstack([rgb, grey]))),
@@ -232,7 +232,7 @@ def fuzz(count: int, first_seed: int = 0, keep: Path | None = None, say=print) -
 
 def main(arguments: list[str] | None = None) -> int:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(prog="python -m tests.fuzz_images", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m tests.tools.fuzz_images", description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0, help="the first; each file has its own")
     parser.add_argument("--keep", type=Path, help="folder for the files that fail")

@@ -1,4 +1,4 @@
-"""Training a plan on several machines: each group of runs is a Ray task, started again where its worker is lost.
+"""Training a plan on several machines: each run is a Ray task, started again where its worker is lost.
 
 All machines need this source tree, the data and the results folder at the same paths. `run` imports this module when
 `--ray` is given; ray is an optional dependency.
@@ -11,19 +11,19 @@ import os
 from pathlib import Path
 
 from benchmark.plan import Run
-from benchmark.training import PlanError, in_order, train_group
+from benchmark.training import PlanError, in_order, train_one
 
 _RETRIES = 5  # of a task whose worker or machine is lost; it goes on from its last checkpoint
 
 
 def train_all(runs: list[Run], root: Path | None, device: str, jobs: int, address: str, quiet: bool = False) -> None:
-    """Train what is missing on a Ray cluster: the plan's own teacher first, then all groups as room is found for them.
+    """Train what is missing on a Ray cluster: teachers first, then all runs as room is found for them.
 
     Args:
         runs: of a plan.
         root: folder of image sets, the same on every machine.
         device: 'cpu' or 'cuda'.
-        jobs: how many groups share one machine: its cores, or its GPU.
+        jobs: how many runs share one machine: its cores, or its GPU.
         address: of the cluster, or 'auto': the one this machine belongs to, else one of this machine alone.
         quiet: whether to hide progress bars.
 
@@ -35,11 +35,9 @@ def train_all(runs: list[Run], root: Path | None, device: str, jobs: int, addres
     try:
         cpus = max(1, (os.cpu_count() or 1) // jobs)
         needs = {"num_cpus": 1, "num_gpus": 1 / jobs} if device.startswith("cuda") else {"num_cpus": cpus}
-        task = ray.remote(**needs, max_retries=_RETRIES)(train_group)
-        for groups in in_order(runs):
-            _wait(
-                ray, [task.remote(_absolute(group), root and root.resolve(), device, cpus, quiet) for group in groups]
-            )
+        task = ray.remote(**needs, max_retries=_RETRIES)(train_one)
+        for part in in_order(runs):
+            _wait(ray, [task.remote(_absolute(run), root and root.resolve(), device, cpus, quiet) for run in part])
     finally:
         ray.shutdown()
 
@@ -76,8 +74,9 @@ def _wait(ray, tasks: list) -> None:
         raise failure
 
 
-def _absolute(group: list[Run]) -> list[Run]:
-    """Return the runs with paths that hold wherever a worker starts."""
-    teachers = {run.teacher: run.teacher for run in group}
-    teachers |= {name: str(Path(name).resolve()) for name in teachers if name and Path(name).is_file()}
-    return [dataclasses.replace(run, out=run.out.resolve(), teacher=teachers[run.teacher]) for run in group]
+def _absolute(run: Run) -> Run:
+    """Return the run with paths that hold wherever a worker starts."""
+    teacher = run.teacher
+    if teacher and (os.sep in teacher or Path(teacher).is_file()):
+        teacher = str(Path(teacher).resolve())
+    return dataclasses.replace(run, out=run.out.resolve(), teacher=teacher)

@@ -1,28 +1,37 @@
-"""One method on one test set at one noise level: one row per image and stage, under a protocol that never varies.
+"""Which evaluations are wanted, which are missing, and doing those, under a protocol that never varies.
 
-`run` imports this module. Everything is fp32 with TF32 off; noise, rounding and metrics come from `mdrn`.
+An evaluation is one method on one test set at one noise level: a row for each image. Everything is fp32 with TF32 off;
+noise, rounding and metrics come from `mdrn`. `run`, `speed` and `showcase` import this module.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
+import fnmatch
+import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
-from benchmark.methods import Method, Restore, estimator_key
-from benchmark.provenance import surroundings
-from benchmark.rows import Row, short_hash
-from benchmark.testsets import TestSet
+from benchmark import rows, testsets
+from benchmark.methods import BM3D, Method, MethodError, Restore
+from benchmark.rows import Evaluation, Row
+from benchmark.testsets import Images
 from mdrn import metrics, noise
+from mdrn.denoiser import MdrnError
+from mdrn.train import git_revision
 
-ESTIMATOR_LEVELS = (5.0, 10.0, 15.0, 25.0, 35.0, 50.0, 75.0)
+SAME = 0.005  # dB: rows of unchanged weights come again at least this close
+_CROP = (slice(0, 192), slice(0, 320))  # of a photograph, to measure how long evaluations take
 
 
-class EvaluationError(RuntimeError):
+class EvaluationError(MdrnError):
     """An image could not be evaluated; no row of its evaluation is kept."""
 
 
@@ -34,74 +43,167 @@ class Conditions:
         protocol: 'awgn' or 'clip8'.
         noise_seed: seed of the benchmark's noise.
         device: 'cpu' or 'cuda'.
-        lpips_trunk: 'alex' or 'squeeze'; None leaves LPIPS empty.
+        lpips: trunk of LPIPS, 'alex' or 'squeeze'; None leaves it empty.
     """
 
     protocol: str = "awgn"
     noise_seed: int = 0
     device: str = "cpu"
-    lpips_trunk: str | None = None
+    lpips: str | None = None
 
 
-def evaluate(
-    method: Method,
-    test_set: TestSet,
-    noise_level: float,
-    conditions: Conditions,
-    on_image: Callable[[], None] = lambda: None,
-) -> tuple[dict[str, object], list[Row]]:
-    """Evaluate one method on every image of a set.
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One evaluation to do: a method on a test set at a noise level (None: the images' own)."""
+
+    method: Method
+    set_name: str
+    level: float | None
+
+    def protocol(self, conditions: Conditions) -> str:
+        """Return how the noisy images are made."""
+        return testsets.SETS[self.set_name].protocol or conditions.protocol
+
+    def identity(self, conditions: Conditions) -> tuple:
+        """Return `Evaluation.identity` of what this job will write."""
+        m = self.method
+        place = (m.plan, m.name, m.arm, m.steps, self.set_name, self.level)
+        return (*place, self.protocol(conditions), conditions.noise_seed, m.weights, m.code)
+
+
+def choose_methods(methods: list[Method], asked: list[str] | None, untrained: Sequence[str] = ()) -> list[Method]:
+    """Keep the methods whose names match one of the patterns asked for; None keeps all but those on request.
 
     Args:
-        method: what restores the images.
-        test_set: on what.
-        noise_level: standard deviation on the 8-bit scale.
-        conditions: protocol and device.
-        on_image: called after each image.
+        methods: those there are.
+        asked: patterns.
+        untrained: names of networks that will be there once they are trained.
+
+    Raises:
+        MethodError: if a pattern matches nothing.
+    """
+    if asked is None:
+        return [method for method in methods if not method.on_request]
+    names = list(dict.fromkeys([*(method.name for method in methods), *untrained]))
+    for pattern in asked:
+        if pattern == BM3D and BM3D not in names:
+            raise MethodError("--methods bm3d: not installed; `pip install bm3d` (its licence: non-commercial use)")
+        if not fnmatch.filter(names, pattern):
+            raise MethodError(f"--methods: expected some of {', '.join(names)}, got {pattern!r}")
+    return [method for method in methods if any(fnmatch.fnmatch(method.name, pattern) for pattern in asked)]
+
+
+def wanted(
+    methods: list[Method], sets: list[str], levels: tuple[float, ...] | None = None, asked_sets: bool = False
+) -> list[Job]:
+    """List evaluations set by set: every method on every set that it is for.
+
+    Args:
+        methods: what to evaluate.
+        sets: names of test sets.
+        levels: noise levels; None leaves the choice to sets and methods.
+        asked_sets: whether the sets were named by the user; if not, slow methods leave the large ones out.
+    """
+    jobs = []
+    for name in sets:
+        known = testsets.SETS[name]
+        for method in methods:
+            if asked_sets or not (known.large and method.slow):
+                jobs += [Job(method, name, level) for level in method.levels_on(known, levels)]
+    return jobs
+
+
+def missing(jobs: list[Job], conditions: Conditions, out: Path) -> list[Job]:
+    """Return the jobs without rows of exactly these weights and this code."""
+    done = {evaluation.identity for evaluation in rows.read_evaluations(out)}
+    return [job for job in jobs if job.identity(conditions) not in done]
+
+
+def run_jobs(jobs: list[Job], conditions: Conditions, out: Path, root: Path | None, quiet: bool = False) -> int:
+    """Do evaluations one after another; each one's rows are written when it is complete.
 
     Returns:
-        The provenance record, and the rows that name its id.
+        The number of rows written.
+
+    Raises:
+        DataError: if a test set is not what it should be.
+        EvaluationError: if a method fails on an image.
+        RowsError: if the files of rows are damaged.
+    """
+    written, images = 0, None
+    with tqdm(total=len(jobs), unit="evaluation", disable=quiet, mininterval=0.5) as bar:
+        for job in jobs:
+            if images is None or images.name != job.set_name:
+                images = testsets.load(job.set_name, root)
+            bar.set_description_str(f"{job.set_name} {job.level} {job.method.name}")
+            evaluation, new = evaluate(job, images, conditions)
+            rows.add_evaluation(out, evaluation, new)
+            written += len(new)
+            bar.update()
+    return written
+
+
+def evaluate(job: Job, images: Images, conditions: Conditions) -> tuple[Evaluation, list[Row]]:
+    """Evaluate one method on every image of a set.
 
     Raises:
         EvaluationError: if a method fails on an image or returns something that is not an image.
     """
-    record = _record(method.key(), test_set, noise_level, conditions) | method.facts(conditions.device)
-    began = time.perf_counter()
-    rows = []
+    method, protocol, began, start = job.method, job.protocol(conditions), time.perf_counter(), now()
+    number = rows.short_hash([job.identity(conditions), images.digest, time.time_ns()])[:8]
+    measured = []
     with exact_fp32(), torch.inference_mode():
-        restore = method.prepare(conditions.device)
-        for name, clean in test_set.images.items():
-            noisy = noise.benchmark_noisy(clean, noise_level, conditions.protocol, conditions.noise_seed)
-            estimated = method.estimate(noisy) if method.estimate else None
-            level = noise_level if estimated is None else float(np.clip(estimated, *method.levels))
+        restore = method.prepare(conditions.device) if method.prepare else None
+        for name, clean in images.clean.items():
+            noisy = images.corrupted(name, job.level, protocol, conditions.noise_seed)
             try:
-                stages, seconds = _restore(restore, noisy, noise.to_sigma(level), conditions.device)
-                rows += _image_rows(record, name, clean, stages, estimated, seconds, conditions.lpips_trunk)
+                row = Row(number, name, estimated=method.estimate(noisy) if method.estimate else None)
+                if restore:
+                    level = job.level if row.estimated is None else float(np.clip(row.estimated, *method.levels))
+                    stages = _restore(restore, noisy, level, conditions.device)
+                    row = _scored(row, stages, clean, conditions.lpips)
             except (ValueError, RuntimeError) as error:
-                raise EvaluationError(f"{method.name} on {test_set.name} {name}: {error}") from error
-            on_image()
-    return record | {"seconds": round(time.perf_counter() - began, 3)}, rows
+                raise EvaluationError(f"{method.name} on {images.name} {name}: {error}") from error
+            measured.append(row)
+    evaluation = Evaluation(
+        id=number,
+        plan=method.plan,
+        method=method.name,
+        arm=method.arm,
+        steps=method.steps,
+        set=images.name,
+        level=job.level,
+        protocol=protocol,
+        noise_seed=conditions.noise_seed,
+        weights=method.weights,
+        code=method.code,
+        images=len(measured),
+        pixels=images.digest,
+        lpips=conditions.lpips or "",
+        **method.facts(),
+        seconds=time.perf_counter() - began,
+        device=f"{machine_name(conditions.device)}, {torch.get_num_threads()} threads",
+        torch=torch.__version__,
+        git=git_revision(),
+        start=start,
+    )
+    return evaluation, measured
 
 
-def evaluate_estimator(
-    estimate: Callable[[np.ndarray], float],
-    test_set: TestSet,
-    noise_level: float,
-    conditions: Conditions,
-    on_image: Callable[[], None] = lambda: None,
-) -> tuple[dict[str, object], list[Row]]:
-    """Estimate the noise level of every image of a set; like `evaluate`, with levels for results."""
-    record = _record(estimator_key(estimate), test_set, noise_level, conditions)
-    began = time.perf_counter()
-    rows = []
-    for name, clean in test_set.images.items():
-        noisy = noise.benchmark_noisy(clean, noise_level, conditions.protocol, conditions.noise_seed)
-        start = time.perf_counter()
-        level = float(estimate(noisy))
-        seconds = time.perf_counter() - start
-        rows.append(_row(record, name, 1, 1, estimated_level=level, seconds=seconds))
-        on_image()
-    return record | {"seconds": round(time.perf_counter() - began, 3)}, rows
+def _restore(restore: Restore, noisy: np.ndarray, level: float | None, device: str) -> list[np.ndarray]:
+    stages = restore(to_tensor(noisy, device), noise.to_sigma(level or 0.0))
+    return [to_image(stage, noisy.shape) for stage in stages]
+
+
+def _scored(row: Row, stages: list[np.ndarray], clean: np.ndarray, trunk: str | None) -> Row:
+    restored = stages[-1]
+    return dataclasses.replace(
+        row,
+        psnr=metrics.psnr(restored, clean),
+        ssim=metrics.ssim(restored, clean),
+        lpips=metrics.lpips(restored, clean, trunk) if trunk else None,
+        stages=" ".join(f"{metrics.psnr(image, clean):.3f}" for image in stages[:-1]),
+    )
 
 
 @contextlib.contextmanager
@@ -139,54 +241,55 @@ def to_image(tensor: torch.Tensor, shape: tuple[int, ...]) -> np.ndarray:
     return metrics.to_uint8(array.reshape(shape))
 
 
-def _restore(restore: Restore, noisy: np.ndarray, sigma: float, device: str) -> tuple[list[np.ndarray], float]:
-    tensor = to_tensor(noisy, device)
-    start = time.perf_counter()
-    stages = restore(tensor, sigma)
+def seconds_left(jobs: list[Job], conditions: Conditions, root: Path | None) -> float:
+    """Measure how long evaluations take here: each kind of method on a crop, twice, the first time not counted."""
+    per_pixel: dict[tuple, float] = {}
+    sizes = {name: _pixels(name, root) for name in {job.set_name for job in jobs}}
+    total = 0.0
+    for job in jobs:
+        channels = testsets.SETS[job.set_name].channels
+        kind = (str(job.method.facts()) if job.method.weights else job.method.name, channels, bool(job.method.estimate))
+        if kind not in per_pixel:
+            name = testsets.SAMPLES if channels == 1 else testsets.SAMPLES_RGB
+            crop = Images(name, {"coffee": testsets.load(name).clean["coffee"][_CROP]})
+            probe = dataclasses.replace(job, set_name=name, level=job.level or 10.0)
+            for _ in range(2):
+                per_pixel[kind] = evaluate(probe, crop, conditions)[0].seconds / crop.clean["coffee"].size * channels
+        total += per_pixel[kind] * sizes[job.set_name]
+    return total
+
+
+def _pixels(name: str, root: Path | None) -> int:
+    return sum(image.shape[0] * image.shape[1] for image in testsets.load(name, root).clean.values())
+
+
+def largest_change(before: dict[tuple, float], after: dict[tuple, float]) -> float:
+    """Return the largest PSNR difference in dB between two answers of `psnr_by_identity`; 0 if they share no row."""
+    shared = (abs(psnr - before[key]) for key, psnr in after.items() if key in before and psnr != before[key])
+    return max(shared, default=0.0)
+
+
+def psnr_by_identity(out: Path) -> dict[tuple, float]:
+    """Return the PSNR of every image by what was measured on it, weights and code included."""
+    evaluations = {evaluation.id: evaluation for evaluation in rows.read_evaluations(out)}
+    found = {}
+    for plan in {evaluation.plan for evaluation in evaluations.values()}:
+        for row in rows.read(rows.rows_path(out, plan), Row):
+            if row.evaluation in evaluations and row.psnr is not None:
+                found[(*evaluations[row.evaluation].identity, row.image)] = row.psnr
+    return found
+
+
+def machine_name(device: str = "cpu") -> str:
+    """Return the name of the processor or GPU."""
     if device.startswith("cuda"):
-        torch.cuda.synchronize()
-    seconds = time.perf_counter() - start
-    return [to_image(stage, noisy.shape) for stage in stages], seconds
+        return torch.cuda.get_device_name(device)
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
-def _image_rows(
-    record: dict[str, object],
-    name: str,
-    clean: np.ndarray,
-    stages: list[np.ndarray],
-    estimated: float | None,
-    seconds: float,
-    trunk: str | None,
-) -> list[Row]:
-    rows = []
-    for stage, restored in enumerate(stages, start=1):
-        measured = {"psnr": metrics.psnr(restored, clean)}
-        if stage == len(stages):
-            measured |= {"ssim": metrics.ssim(restored, clean), "estimated_level": estimated, "seconds": seconds}
-            measured["lpips"] = metrics.lpips(restored, clean, trunk) if trunk else None
-        rows.append(_row(record, name, stage, len(stages), **measured))
-    return rows
-
-
-def _row(record: dict[str, object], image: str, stage: int, stages: int, **measured: float | None) -> Row:
-    optional = {"psnr": None, "ssim": None, "lpips": None, "estimated_level": None, "seconds": None}
-    key = ("plan", "method", "config", "weights", "protocol", "noise_seed", "noise_level", "set")
-    shared = {name: record[name] for name in key}
-    return Row(**shared, image=image, stage=stage, stages=stages, **optional | measured, evaluation=record["id"])
-
-
-def _record(key: dict[str, str], test_set: TestSet, noise_level: float, conditions: Conditions) -> dict[str, object]:
-    record = (
-        key
-        | {
-            "protocol": conditions.protocol,
-            "noise_seed": conditions.noise_seed,
-            "noise_level": noise_level,
-            "set": test_set.name,
-            "images": len(test_set.images),
-            "pixels_sha256": test_set.digest,
-            "lpips_trunk": conditions.lpips_trunk,
-        }
-        | surroundings(conditions.device)
-    )
-    return {"id": short_hash([record, time.time_ns()])[:12], **record}
+def now() -> str:
+    """Return the time in UTC, to the second."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,65 +1,26 @@
 """Test and training images from the public sources that everybody takes them from, at pinned revisions, verified.
 
-Each file is downloaded beside its place, checked (test images by their pixels, training images by their bytes), tried
-again if it is not what it should be, and then moved there: what is there is right, and an interrupted fetch goes on.
+Each file is downloaded beside its place, checked (by its pixels, or by its bytes if it is published as JPEG), tried
+again if it is wrong, and then moved there: what is there is right, and an interrupted fetch goes on.
 `run` imports this module.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
-import dataclasses
 import logging
 from collections.abc import Callable
 from pathlib import Path
 
 from tqdm import tqdm
 
-from benchmark.testsets import SETS, TRAINING_SET, check_pixels, expected_bytes, expected_pixels, locate
+from benchmark.testsets import BY_BYTES, SETS, TRAINING_SET, check_pixels, expected_bytes, expected_pixels, locate
 from mdrn.data import DataError
 
 HOST = "https://github.com"
 _RETRIES = 3
 _AT_ONCE = 4
 _TIMEOUT_SECONDS = 30
-
-
-@dataclasses.dataclass(frozen=True)
-class Remote:
-    """Where a set of images is published.
-
-    Args:
-        repository: on GitHub.
-        revision: commit.
-        folder: in the repository.
-        file: name of an image's file there, '{}' standing for the image's name.
-        local: name of its file here.
-    """
-
-    repository: str
-    revision: str
-    folder: str
-    file: str = "{}.png"
-    local: str = "{}.png"
-
-    def path(self, name: str) -> str:
-        """Return the path of an image's file on the host."""
-        return f"{self.repository}/raw/{self.revision}/{self.folder}/{self.file.format(name)}"
-
-
-_FFDNET = ("cszn/FFDNet", "e787f46")
-REMOTES: dict[str, Remote] = {
-    "Set12": Remote(*_FFDNET, "testsets/Set12"),
-    "BSD68": Remote(*_FFDNET, "testsets/BSD68"),
-    "CBSD68": Remote(*_FFDNET, "testsets/CBSD68"),
-    "Urban100": Remote(
-        "jbhuang0604/SelfExSR",
-        "8f6dd8c1d20cb7e8792a7177b4f6fd677633f598",
-        "data/Urban100/image_SRF_4",
-        "{}_SRF_4_HR.png",  # SRF_2 is a set of half the size
-    ),
-    TRAINING_SET: Remote("BIDS/BSDS500", "a04b7c6c3a9f0ace74bf205c72a43d32e1c72722", "BSDS500/data/images", "{}", "{}"),
-}
 
 
 def cache_folder() -> Path:
@@ -71,16 +32,17 @@ def cache_folder() -> Path:
 
 def folders_of(sets: list[str] | None, training: bool) -> list[str]:
     """Return the image folders that test sets, and training, need; None means the grey test sets."""
-    names = [name for name, source in SETS.items() if source.channels == 1] if sets is None else sets
-    folders = [SETS[name].folder for name in names if name in SETS and SETS[name].folder]
+    if sets is None:
+        sets = [name for name, known in SETS.items() if known.channels == 1 and known.by_default]
+    folders = [SETS[name].folder for name in sets if name in SETS and SETS[name].folder]
     return list(dict.fromkeys(folders + ([TRAINING_SET] if training else [])))
 
 
 def missing_images(folder: str, root: Path) -> list[str]:
-    """Return the names of the images of a set that have no file; `load` sees whether the others are right."""
+    """Return the names of the images of a folder that have no file; `load` sees whether the others are right."""
     here = locate(folder, root) or root / folder
-    if folder == TRAINING_SET:
-        return [name for name in expected_bytes() if not (here / name).exists()]
+    if folder in BY_BYTES:
+        return [name for name in expected_bytes(folder) if not (here / name).exists()]
     stems = {path.stem for path in here.glob("*")}
     return [name for name in expected_pixels(folder) if name not in stems]
 
@@ -89,7 +51,7 @@ def fetch(folders: list[str], root: Path, host: str = HOST, quiet: bool = False)
     """Download what is missing of some sets into their folders under `root`; what is there stays as it is.
 
     Args:
-        folders: keys of `REMOTES`.
+        folders: of `SETS`.
         root: folder of image sets, made if need be.
         host: where the repositories are: GitHub, or something that answers the same paths.
         quiet: whether to hide the progress bar.
@@ -121,9 +83,9 @@ def _fetch_one(folder: str, name: str, root: Path, host: str) -> None:
     import pooch
     import requests
 
-    remote = REMOTES[folder]
+    remote = next(known.remote for known in SETS.values() if known.folder == folder)
     file = remote.local.format(name)
-    digest = expected_bytes()[name] if folder == TRAINING_SET else None
+    digest = expected_bytes(folder)[name] if folder in BY_BYTES else None
     url = f"{host.rstrip('/')}/{remote.path(name)}"
     here = locate(folder, root) or root / folder
     place = pooch.create(here, "", registry={file: digest}, urls={file: url}, retry_if_failed=_RETRIES)
@@ -145,7 +107,7 @@ def _checked(folder: str, name: str) -> Callable:
 
     def checked(url: str, output_file: str, place: object) -> None:
         download(url, output_file, place)
-        if folder != TRAINING_SET:
+        if folder not in BY_BYTES:
             check_pixels(Path(output_file), folder, name)
 
     return checked

@@ -1,7 +1,4 @@
-"""What can be evaluated: released or given networks, the noisy input itself and classical methods, all alike.
-
-BM3D is one of them where the package `bm3d` is installed, and then only if it is asked for: its licence is for
-non-commercial use.
+"""What can be evaluated: networks, the noisy input itself, classical methods and the library's default, all alike.
 
 `evaluate` and `run` import this module; it imports `mdrn`.
 """
@@ -9,39 +6,31 @@ non-commercial use.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 import inspect
-import json
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
-from torch import nn
 
 import mdrn
-from benchmark.cost import cost
-from benchmark.networks import FFDNet, gmacs
-from benchmark.rows import AUTO, ESTIMATOR, short_hash
-from mdrn.checkpoint import (
-    METADATA_KEY,
-    CheckpointError,
-    Header,
-    find_weights,
-    parse_header,
-    read_header,
-    tensors_sha256,
-)
-from mdrn.classical import CLASSICAL
-from mdrn.denoiser import count_parameters
+from benchmark.baselines import gmacs
+from benchmark.rows import AUTO, BASELINES, ESTIMATOR, short_hash
+from benchmark.testsets import TestSet
+from mdrn import checkpoint, classical, inference
+from mdrn.denoiser import MdrnError, count_parameters
+from mdrn.metrics import to_uint8
 from mdrn.noise import estimate_noise_level
 
-NOISY, BM3D = "noisy", "bm3d"
-DEFAULT_LEVELS = (15.0, 25.0, 50.0)
+NOISY, BM3D, DEFAULT = "noisy", "bm3d", "mdrn.denoise"
 Restore = Callable[[torch.Tensor, float], list[torch.Tensor]]
+
+
+class MethodError(MdrnError):
+    """No method answers to a name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,171 +39,102 @@ class Method:
 
     Args:
         name: a run's id, with '+auto' where the noise level is estimated, or 'noisy', 'wavelet', ...
-        config: hash of the training configuration, or of the code of a method without weights.
-        weights: first 16 digits of the weights' SHA-256, or empty.
-        prepare: device -> function from (noisy (1, C, H, W), sigma) to the images after each stage, last the result.
+        prepare: device -> function from (noisy (1, C, H, W), sigma) to the images after each stage, last the result;
+            None for the noise-level estimator, which restores nothing.
+        plan: see `benchmark.rows.Evaluation`, as are arm, steps, weights and code.
+        arm: of the plan.
+        steps: of training.
+        weights: first 16 digits of their SHA-256.
+        code: hash of the source of a method without weights, or of the estimator.
         channels: what it takes, 1 and or 3.
         levels: lowest and highest noise level it is made for.
-        header: of the weights file, if it has weights.
-        plan: see `benchmark.rows.Row`.
-        estimate: (H, W) or (H, W, 3) float noisy image -> noise level on the 8-bit scale; None is told the true level.
-        source: released id or file of the weights, if it has weights.
+        estimate: (H, W) or (H, W, 3) noisy image -> noise level on the 8-bit scale; None is told the true level.
+        source: released id or file of the weights.
+        photographs: whether it is for noise that nobody made to measure, and for nothing else.
+        slow: whether it leaves large sets out unless they are asked for.
         on_request: whether it is left out unless it is asked for.
     """
 
     name: str
-    config: str
-    weights: str
-    prepare: Callable[[str], Restore]
+    prepare: Callable[[str], Restore] | None
+    plan: str = BASELINES
+    arm: str = ""
+    steps: int | None = None
+    weights: str = ""
+    code: str = ""
     channels: tuple[int, ...] = (1, 3)
     levels: tuple[float, float] = (0.0, 75.0)
-    header: Header | None = None
-    plan: str = ""
     estimate: Callable[[np.ndarray], float] | None = None
     source: str = ""
+    photographs: bool = False
+    slow: bool = False
     on_request: bool = False
 
-    def key(self) -> dict[str, str]:
-        """Return what tells this method's rows from others', as in `benchmark.rows.Row`."""
-        return {"plan": self.plan, "method": self.name, "config": self.config, "weights": self.weights}
+    def levels_on(self, known: TestSet, asked: tuple[float, ...] | None = None) -> list[float | None]:
+        """Return the levels to evaluate at on a test set; none if the method is not for it.
 
-    def levels_among(self, asked: tuple[float, ...] | None) -> list[float]:
-        """Return the levels to evaluate at: what was asked for (None: 15, 25, 50) as far as the method is made for it.
-
-        A network trained for one level is evaluated at that level alone.
+        Args:
+            known: the test set.
+            asked: levels; None takes the set's, and of a network for one level that level.
         """
+        if not set(self.channels) & {known.channels} or (self.prepare is None and not known.estimator):
+            return []
+        if known.levels == (None,):  # nobody can tell the level
+            return [None] if self.name == NOISY or (self.prepare and (self.estimate or self.photographs)) else []
+        if self.photographs and known.protocol is None:
+            return []
         low, high = self.levels
-        if low == high:
-            return [low] if asked is None or low in asked else []
-        return [level for level in asked or DEFAULT_LEVELS if low <= level <= high]
+        if low == high and not asked:
+            return [low]
+        levels = asked or (ESTIMATOR_LEVELS if self.prepare is None else known.levels)
+        return [level for level in levels if low <= level <= high]
 
-    def facts(self, device: str = "cpu") -> dict[str, object]:
-        """Return what the report says of a network: size, cost on a device and training; nothing for other methods."""
-        if self.header is None:
-            return {}
-        model = load_network(self.source)
-        kind = short_hash([type(model).__name__, dataclasses.asdict(self.header.model)])
-        return cost(kind, self.source, device, torch.get_num_threads()) | {
-            "parameters": count_parameters(model),
-            "gmacs_256": round(gmacs(model, self.header.model.channels), 4),
-            "patches": self.header.patches,
-            "trained_levels": list(self.header.noise_level),
-            "strategy": self.header.strategy,
-            "seed": self.header.seed,
-            "trained_on": dict(self.header.data),
-            "trained_git": self.header.git,
-            "weights_sha256": self.header.sha256,
-        }
+    def facts(self) -> dict[str, object]:
+        """Return parameters and 10^9 multiply-accumulates for 256 x 256; None for a method without weights."""
+        return _facts(self.source, self.weights) if self.weights else {"parameters": None, "gmacs": None}
 
 
-def noisy_input() -> Method:
-    """Return the method that does nothing: what the others start from, clipped and rounded like their outputs."""
-    return Method(NOISY, "", "", lambda device: lambda noisy, sigma: [noisy])
+ESTIMATOR_LEVELS = (5.0, 10.0, 15.0, 25.0, 35.0, 50.0, 75.0)
 
 
-def classical(name: str) -> Method:
-    """Return one of `mdrn.classical.CLASSICAL`."""
-    function = CLASSICAL[name]
-    return Method(name, _source_hash(function), "", lambda device: lambda noisy, sigma: [function(noisy, sigma)])
+@functools.cache
+def _facts(source: str, weights: str) -> dict[str, object]:
+    model = mdrn.load(source)
+    return {"parameters": count_parameters(model), "gmacs": gmacs(model, model.config.channels)}
 
 
-def bm3d() -> Method:
-    """Return BM3D as the package of its authors computes it (licence: non-commercial use)."""
-
-    def restore(noisy: torch.Tensor, sigma: float) -> list[torch.Tensor]:
-        import bm3d as package
-
-        image = noisy[0].permute(1, 2, 0).cpu().numpy().astype(np.float64)
-        restored = package.bm3d(image[..., 0], sigma) if image.shape[2] == 1 else package.bm3d_rgb(image, sigma)
-        restored = np.asarray(restored, dtype=np.float32).reshape(image.shape)
-        return [torch.from_numpy(restored).permute(2, 0, 1)[None]]
-
-    return Method(BM3D, short_hash(["bm3d", metadata.version("bm3d")]), "", lambda device: restore, on_request=True)
-
-
-def load_network(id_or_path: str | Path, device: str = "cpu") -> nn.Module:
-    """Load a network of this project, or an FFDNet trained with its recipe.
-
-    The file of an FFDNet (see `benchmark.design`) is told apart by the names of its tensors.
-
-    Raises:
-        CheckpointError: if the file is missing, not ours, or damaged.
-    """
-    path = find_weights(id_or_path)
-    header = _ffdnet_header(path)
-    if header is None:
-        return mdrn.load(path, device)
-    tensors = load_file(path)
-    if tensors_sha256(tensors) != header.sha256:
-        raise CheckpointError(f"{path}: its tensors are not the ones that were written (SHA-256); get the file again")
-    model = FFDNet(header.model.channels)
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise CheckpointError(f"{path}: its tensors fit neither a network of this project nor FFDNet") from error
-    return model.to(device).eval()
-
-
-def _ffdnet_header(path: Path) -> Header | None:
-    """Return the header of an FFDNet's file, None for any other: then `mdrn` says what it is, or what is wrong."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            if all(name.startswith("body.") for name in file.keys()):  # noqa: SIM118
-                return parse_header((file.metadata() or {}).get(METADATA_KEY, "{}"))
-    except (SafetensorError, OSError):
-        pass
-    return None
-
-
-def network(id_or_path: str | Path, plan: str) -> Method:
+def network(id_or_path: str | Path, plan: str, arm: str = "", steps: int | None = None) -> Method:
     """Return the method of a released id or weights file, as part of a plan.
 
     Raises:
         CheckpointError: if there is none, or it is not ours.
     """
-    header = _ffdnet_header(find_weights(id_or_path)) or read_header(id_or_path)
+    header = checkpoint.read_header(id_or_path)
 
     def prepare(device: str) -> Restore:
-        model = load_network(id_or_path, device).to(memory_format=torch.channels_last)
+        model = mdrn.load(id_or_path, device)
         if hasattr(model, "progressive"):
             return model.progressive
         return lambda noisy, sigma: [model(noisy, sigma)]
 
     return Method(
         name=header.id,
-        config=_trained_config(id_or_path),
-        weights=header.sha256[:16],
         prepare=prepare,
+        plan=plan,
+        arm=arm,
+        steps=steps or header.steps or None,
+        weights=header.sha256[:16],
         channels=(header.model.channels,),
         levels=header.noise_level,
-        header=header,
-        plan=plan,
         source=str(id_or_path),
     )
 
 
-def _trained_config(id_or_path: str | Path) -> str:
-    """Hash network and recipe as the file spells them, so that a field that came later does not change it."""
-    with safe_open(find_weights(id_or_path), framework="pt") as file:
-        written = json.loads(file.metadata()[METADATA_KEY])
-    return short_hash({"model": written["model"], "recipe": written["recipe"]})
-
-
-def with_estimated_level(method: Method, estimate: Callable[[np.ndarray], float] = estimate_noise_level) -> Method:
+def with_estimated_level(method: Method, photographs: bool = False) -> Method:
     """Return `method` with the noise level estimated from the noisy image instead of known."""
-    config = short_hash([method.config, _source_hash(estimate)])
-    return dataclasses.replace(method, name=f"{method.name}{AUTO}", config=config, estimate=estimate)
-
-
-def estimator_key(estimate: Callable[[np.ndarray], float] = estimate_noise_level) -> dict[str, str]:
-    """Return the `Method.key` of the estimator's own rows; it changes when the estimator's module does."""
-    return {"plan": "", "method": ESTIMATOR, "config": _source_hash(estimate), "weights": ""}
-
-
-def without_weights() -> list[Method]:
-    """Return the noisy input and the classical methods, BM3D last if it is installed."""
-    found = [noisy_input(), *(classical(name) for name in CLASSICAL)]
-    return [*found, bm3d()] if importlib.util.find_spec("bm3d") else found
+    code = short_hash([method.code, source_hash(estimate_noise_level)])
+    changes = {"name": f"{method.name}{AUTO}", "code": code, "estimate": estimate_noise_level, "slow": True}
+    return dataclasses.replace(method, photographs=photographs, **changes)
 
 
 def networks(weights: list[str | Path], plan: str) -> list[Method]:
@@ -227,7 +147,59 @@ def networks(weights: list[str | Path], plan: str) -> list[Method]:
     return methods
 
 
-def _source_hash(function: Callable) -> str:
+def without_weights() -> list[Method]:
+    """Return the noisy input, the classical methods, the library's default for photographs and the level's estimator.
+
+    BM3D is one of them where the package `bm3d` is installed, and then only if it is asked for: its licence is for
+    non-commercial use.
+    """
+    found = [
+        Method(name, _always(function), code=source_hash(function), slow=True)
+        for name, function in classical.CLASSICAL.items()
+    ]
+    if importlib.util.find_spec(BM3D):
+        version = short_hash([BM3D, metadata.version(BM3D)])
+        found.append(Method(BM3D, _always(bm3d), code=version, slow=True, on_request=True))
+    noisy = Method(NOISY, _always(lambda noisy, sigma: noisy))
+    estimator = Method(ESTIMATOR, None, code=source_hash(estimate_noise_level), estimate=estimate_noise_level)
+    automatic = [with_estimated_level(method, photographs=True) for method in found]
+    return [noisy, *found, *automatic, *library_default(), estimator]
+
+
+def library_default() -> list[Method]:
+    """Return what `mdrn.denoise` does to a colour photograph when it is told nothing; none if nothing is released."""
+    try:
+        name = inference.default_model(3)
+    except MdrnError:
+        return []
+
+    def restore(noisy: torch.Tensor, sigma: float) -> torch.Tensor:
+        image = to_uint8(noisy[0].permute(1, 2, 0).cpu().numpy())
+        restored = mdrn.restore(image).image.astype(np.float32) / np.float32(255.0)
+        return torch.from_numpy(restored).permute(2, 0, 1)[None]
+
+    code = short_hash([source_hash(mdrn.restore), source_hash(estimate_noise_level)])
+    weights = checkpoint.read_header(name).sha256[:16]
+    of_colour = {"channels": (3,), "photographs": True}
+    return [Method(DEFAULT, _always(restore), code=code, weights=weights, source=name, **of_colour)]
+
+
+def bm3d(noisy: torch.Tensor, sigma: float) -> torch.Tensor:
+    """Restore by BM3D as the package of its authors computes it (licence: non-commercial use)."""
+    import bm3d as package
+
+    image = noisy[0].permute(1, 2, 0).cpu().numpy().astype(np.float64)
+    restored = package.bm3d(image[..., 0], sigma) if image.shape[2] == 1 else package.bm3d_rgb(image, sigma)
+    restored = np.asarray(restored, dtype=np.float32).reshape(image.shape)
+    return torch.from_numpy(restored).permute(2, 0, 1)[None]
+
+
+def _always(function: Callable[[torch.Tensor, float], torch.Tensor]) -> Callable[[str], Restore]:
+    """Return a `prepare` that has nothing to read."""
+    return lambda device: lambda noisy, sigma: [function(noisy, sigma)]
+
+
+def source_hash(function: Callable) -> str:
     """Hash the source of the function's module, comments and all: cheap to measure again, wrong to miss a change."""
     module = inspect.getmodule(function)
     return short_hash(inspect.getsource(module if module.__name__ != "__main__" else function))

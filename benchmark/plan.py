@@ -1,86 +1,88 @@
-"""Plans: which networks to train, told apart by a hash of everything that decides a run.
+"""Plans: sets of runs as data. A study is a plan like any other; a new one is an entry in `PLANS`.
 
-`presets` names some, `training` trains them and `run` shows them; all import this module.
+A run is told apart by a hash of everything that decides its result, so that plans share what they have in common, and a
+changed plan trains what is new in it. `training` trains runs and `run` shows them; both import this module.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import filelock
-from mdrn.recipe import TrainConfig
-from safetensors import SafetensorError, safe_open
 
 from benchmark.rows import short_hash
 from mdrn import train
-from mdrn.checkpoint import SUFFIX, CheckpointError, find_weights, read_header
-from mdrn.distill import DistillConfig
+from mdrn.checkpoint import SUFFIX, CheckpointError, find_weights, read_facts, read_header
+from mdrn.distill import STRATEGIES, DistillConfig
+from mdrn.teacher import TeacherConfig
+from mdrn.train import TrainConfig
 
-RUNS = "runs"  # folder under --out with weights and training states; not for git
+RUNS, POOLS = "runs", "pools"  # folders under --out with weights and states, and with stored draws; not for git
 PLAIN = "plain"
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
-    """Sizes x levels x seeds x strategies, all else equal.
+class Group:
+    """Runs that differ in size, strategy, level and seed alone.
 
     Args:
-        name: of the preset; rows carry it.
-        summary: one line for --help.
         sizes: presets of `mdrn.model.PRESETS`.
         strategies: as in `TrainConfig.strategy`.
         levels: one network is trained for each noise level, or for each range (lowest, highest) of levels.
         seeds: of training.
-        options: other fields of `TrainConfig`.
-        sets: test sets; None takes what is found.
-        validations: how often a run is validated, for its curve.
-        teacher: of every strategy but 'plain': a released id, a weights file, or a run that the plan trains first.
-        start: released id whose weights students start from, '{size}' stands for theirs; None starts from nothing.
+        options: other fields of `TrainConfig`; 'distill' counts for strategies that have a teacher.
+        arm: what tells these runs from the plan's others of the same name, such as 'features'; rows carry it.
+        teacher: of every strategy but 'plain', if not the plan's.
+        sets: test sets, if not the plan's.
     """
 
-    name: str
-    summary: str
     sizes: tuple[str, ...]
-    strategies: tuple[str, ...]
-    levels: tuple[float | tuple[float, float], ...]
-    seeds: tuple[int, ...]
-    options: Mapping[str, object]
+    strategies: tuple[str, ...] = (PLAIN,)
+    levels: tuple[float | tuple[float, float], ...] = ((0.0, 75.0),)
+    seeds: tuple[int, ...] = (0,)
+    options: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    arm: str = ""
+    teacher: str | TrainConfig | None = None
+    sets: tuple[str, ...] | None = None
+
+    def configs(self, teacher: str | None) -> list[TrainConfig]:
+        """Return the configurations of its runs; `teacher` is what they say of theirs."""
+        found = []
+        for size, level, seed, strategy in itertools.product(self.sizes, self.levels, self.seeds, self.strategies):
+            options = {k: v for k, v in self.options.items() if k != "distill" or strategy != PLAIN}
+            found.append(
+                TrainConfig(
+                    preset=size,
+                    strategy=strategy,
+                    teacher=None if strategy == PLAIN else teacher,
+                    noise_level=level if isinstance(level, tuple) else (level, level),
+                    seed=seed,
+                    **options,
+                )
+            )
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Groups of runs that belong together.
+
+    Args:
+        summary: one line for --help.
+        groups: of runs.
+        teacher: of every strategy but 'plain': a released id, a weights file, or a run that is trained first.
+        sets: test sets; None takes what is found.
+        validations: how often a run is validated, for its curve.
+    """
+
+    summary: str
+    groups: tuple[Group, ...]
+    teacher: str | TrainConfig | None = None
     sets: tuple[str, ...] | None = None
     validations: int = 10
-    teacher: str | TrainConfig | None = None
-    start: str | None = None
-
-    def configs(self) -> list[TrainConfig]:
-        """Return the students' configurations, those that are trained side by side next to each other."""
-        grid = itertools.product(self.sizes, self.levels, self.seeds, self.strategies)
-        return [
-            TrainConfig(
-                preset=size,
-                strategy=strategy,
-                teacher=None if strategy == PLAIN else self.teacher_name,
-                noise_level=level if isinstance(level, tuple) else (level, level),
-                seed=seed,
-                init_from=pinned(self.start.format(size=size)) if self.start else None,
-                **self.options,
-            )
-            for size, level, seed, strategy in grid
-        ]
-
-    @property
-    def teacher_name(self) -> str | None:
-        """What the students' configurations say of their teacher: '{id}@{hash}', so that another one is another run.
-
-        The hash is of its weights, or of the configuration of a teacher that the plan trains. A teacher that is not
-        there has none.
-        """
-        if isinstance(self.teacher, TrainConfig):
-            return f"{self.teacher.id}@{config_hash(self.teacher)}"
-        return self.teacher and pinned(self.teacher)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,28 +92,30 @@ class Run:
     Args:
         config: everything that decides its result.
         out: the results folder.
-        group: name of the folder in which it and the runs that share its batches are trained.
-        teacher: released id or file of its teacher, which may not be there yet; None for a plain run.
-        validations: see `Plan`.
         plan: name of its plan.
+        arm: see `Group`.
+        teacher: released id or file of its teacher, which may not be there yet; None for a plain run.
+        sets: see `Plan`.
+        validations: see `Plan`.
     """
 
     config: TrainConfig
     out: Path
-    group: str
+    plan: str
+    arm: str = ""
     teacher: str | None = None
+    sets: tuple[str, ...] | None = None
     validations: int = 10
-    plan: str = ""
+
+    @property
+    def label(self) -> str:
+        """What tells it from the plan's other runs: 'mdrn_tiny.hmds_n50_s0@5000', ':arm' before '@' if it has one."""
+        return f"{self.config.id}{f':{self.arm}' if self.arm else ''}@{self.config.steps}"
 
     @property
     def folder(self) -> Path:
-        """Where its weights and curve are kept; the hash of the whole configuration is in the name."""
+        """Where it is trained and kept; the hash of the whole configuration is in the name."""
         return self.out / RUNS / f"{self.config.id}-{config_hash(self.config)}"
-
-    @property
-    def workplace(self) -> Path:
-        """Where it is trained."""
-        return self.out / RUNS / self.group
 
     @property
     def weights(self) -> Path:
@@ -119,14 +123,14 @@ class Run:
         return self.folder / f"{self.config.id}{SUFFIX}"
 
     @property
-    def curve(self) -> Path:
-        """Its record of training, there once it is finished."""
+    def record(self) -> Path:
+        """What training it cost and its curve, there once it is finished."""
         return self.folder / f"{self.config.id}.json"
 
     @property
     def finished(self) -> bool:
         """Whether its weights are there and whole."""
-        return self.weights.is_file() and read_header(self.weights).id == self.config.id
+        return self.weights.is_file() and self.record.is_file() and read_header(self.weights).id == self.config.id
 
     @property
     def steps_done(self) -> int:
@@ -134,43 +138,25 @@ class Run:
         if self.finished:
             return self.config.steps
         try:
-            with safe_open(self.workplace / f"{self.config.id}.state{SUFFIX}", framework="pt") as file:
-                return json.loads(file.metadata()["state"])["step"]
-        except (OSError, SafetensorError, TypeError, KeyError, ValueError):
+            return read_facts(self.folder / f"{self.config.id}.state{SUFFIX}")["step"]
+        except (CheckpointError, OSError, KeyError):
             return 0  # not there; if it is damaged, training it says so
 
     def lock(self) -> filelock.FileLock:
-        """Return the lock that whoever trains this run, or one beside it, holds."""
-        self.workplace.mkdir(parents=True, exist_ok=True)
-        return filelock.FileLock(self.workplace / ".lock")
-
-    def keep(self) -> None:
-        """Move what training left behind to its own folder, the weights last: with them the run is finished."""
+        """Return the lock that whoever trains this run holds."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        for path in (self.curve, self.weights):
-            os.replace(self.workplace / path.name, path)
-        for path in self.workplace.glob(f"{self.config.id}.*"):
-            path.unlink()
+        return filelock.FileLock(self.folder / ".lock")
 
     def discard(self) -> None:
         """Forget the run: the next training starts afresh."""
         with self.lock():
-            for folder in (self.folder, self.workplace):
-                for path in folder.glob(f"{self.config.id}.*"):
-                    path.unlink()
+            for path in self.folder.glob(f"{self.config.id}.*"):
+                path.unlink()
 
 
 def config_hash(config: TrainConfig) -> str:
     """Return 16 digits that stand for every field of the configuration and the recipe's version."""
     return short_hash({"recipe": train.RECIPE, **dataclasses.asdict(config)})
-
-
-def pinned(id_or_path: str) -> str:
-    """Return '{id}@{hash}' of weights that are there, so that other ones of this id make another run; else the name."""
-    if not weights_exist(id_or_path):
-        return id_or_path
-    header = read_header(id_or_path)
-    return f"{header.id}@{header.sha256[:16]}"
 
 
 def weights_exist(id_or_path: str) -> bool:
@@ -181,68 +167,40 @@ def weights_exist(id_or_path: str) -> bool:
         return False
 
 
-def runs_of(plan: Plan, out: Path, only: Callable[[TrainConfig], bool] = lambda config: True) -> list[Run]:
-    """Return the runs of a plan that `only` keeps, and first the plan's own teacher if any of them needs it."""
-    kept = [config for config in plan.configs() if only(config)]
-    teacher, first = plan.teacher, []
+def _name_of(teacher: str | TrainConfig | None) -> str | None:
+    """Return what configurations say of their teacher: '{id}@{hash}', so that another one makes another run.
+
+    The hash is of its weights, or of the configuration of a teacher that the plan trains. One not there has none.
+    """
     if isinstance(teacher, TrainConfig):
-        run = Run(teacher, out, _group_of(teacher, None), None, plan.validations, plan.name)
-        teacher = str(run.weights)
-        first = [run] if any(config.teacher for config in kept) else []
-    return first + [
-        Run(
-            config=config,
-            out=out,
-            group=_group_of(config, plan.teacher_name),
-            teacher=teacher if config.teacher else None,
-            validations=plan.validations,
-            plan=plan.name,
-        )
-        for config in kept
-    ]
+        return f"{teacher.id}@{config_hash(teacher)}"
+    if teacher is None or not weights_exist(teacher):
+        return teacher
+    header = read_header(teacher)
+    return f"{header.id}@{header.sha256[:16]}"
 
 
-def _group_of(config: TrainConfig, teacher_name: str | None) -> str:
-    """Name what the strategies of one size, level and seed share."""
-    shared = dataclasses.replace(config, strategy=PLAIN, teacher=None, distill=DistillConfig())
-    return f"{shared.id.replace(f'.{PLAIN}', '')}-{short_hash([config_hash(shared), teacher_name])}"
-
-
-def groups_of(runs: list[Run]) -> list[list[Run]]:
-    """Return the runs by what is trained side by side, in their order."""
-    groups: dict[Path, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(run.workplace, []).append(run)
-    return list(groups.values())
+def runs_of(name: str, plan: Plan, out: Path, keep: Callable[[Run], bool] = lambda run: True) -> list[Run]:
+    """Return the runs of a plan that `keep` keeps, each once, and before them the teachers that they need trained."""
+    teachers: dict[str, Run] = {}
+    runs: dict[str, Run] = {}
+    for group in plan.groups:
+        teacher = group.teacher or plan.teacher
+        shared = {"out": out, "plan": name, "sets": group.sets or plan.sets, "validations": plan.validations}
+        trained = Run(teacher, **shared) if isinstance(teacher, TrainConfig) else None
+        for config in group.configs(_name_of(teacher)):
+            file = None if config.teacher is None else str(trained.weights) if trained else teacher
+            run = Run(config, arm=group.arm, teacher=file, **shared)
+            if keep(run):
+                runs.setdefault(config_hash(config), run)
+                if trained and file:
+                    teachers.setdefault(config_hash(teacher), trained)
+    return list((teachers | {key: run for key, run in runs.items() if key not in teachers}).values())
 
 
 def teacher_missing(run: Run, runs: list[Run]) -> bool:
     """Whether a run needs a teacher that is neither there nor one of `runs`."""
     return bool(run.teacher) and run.teacher not in {str(r.weights) for r in runs} and not weights_exist(run.teacher)
-
-
-def describe(plan: Plan, runs: list[Run], left: Mapping[str, float], jobs: int) -> str:
-    """Return the plan as text: every run, whether it is done, the time that is left, and what is missing for it."""
-    lines = [f"plan {plan.name}: {len(runs)} runs, {sum(run.finished for run in runs)} done"]
-    for run in runs:
-        done, steps = run.steps_done, run.config.steps
-        if run.finished:
-            state = "done"
-        elif teacher_missing(run, runs):
-            state = "waits for its teacher"
-        else:
-            state = f"at step {done} of {steps}" if done else f"missing, {steps} steps"
-        share = f", about {duration(left[run.config.id])}" if run.config.id in left else ""
-        lines.append(f"  {run.config.id}: {state}{share}")
-    waiting = sum(teacher_missing(run, runs) and not run.finished for run in runs)
-    if waiting:
-        lines.append(
-            f"  missing: the teacher {plan.teacher}, which is neither released nor a file; {waiting} runs need it"
-        )
-    if left:
-        at_once = f" ({jobs} groups at a time share the machine)" if jobs > 1 else ""
-        lines.append(f"  training left: about {duration(sum(left.values()))}, measured here{at_once}")
-    return "\n".join(lines)
 
 
 def duration(seconds: float) -> str:
@@ -255,3 +213,75 @@ def duration(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+# Recipe v3 is what `TrainConfig` says by itself. What releases add to it is here and nowhere else.
+RELEASE_STEPS = 40_000
+RELEASE_OPTIONS = {"steps": RELEASE_STEPS, "large_patches": 0.3, "map_share": 0.1}
+RELEASE_POOL = 32_768  # stored draws of 128 x 128: plain and distilled networks for 0 to 75 read the same
+COLOUR_DATA = ("bsds", "extra")
+TEACHER = TrainConfig(preset="teacher", noise_level=(0.0, 75.0), **RELEASE_OPTIONS)
+
+STUDY_STEPS = (1_250, 5_000, 20_000)
+STUDY_POOL = 12_288
+STUDY_SEEDS, CHOICE_SEEDS = (0, 1, 2), (100, 101, 102)  # for claims, run once; for choices, on validation images
+_BOTH = (PLAIN, "hmds")
+
+
+def _study(size: str, strategies: Iterable[str], steps: int, levels=(50.0,), seeds=STUDY_SEEDS) -> Group:
+    return Group((size,), tuple(strategies), levels, seeds, {"steps": steps, "pool": STUDY_POOL})
+
+
+def _arm(name: str, strategies: Iterable[str] = ("hmds",), teacher: TrainConfig | None = None, **options) -> Group:
+    options = {"steps": STUDY_STEPS[1], "pool": STUDY_POOL} | options
+    return Group(("mdrn_tiny",), tuple(strategies), (50.0,), CHOICE_SEEDS, options, name, teacher, ("validation",))
+
+
+_SHORT, _MIDDLE, _LONG = STUDY_STEPS
+_HMDS = (
+    _study("mdrn_tiny", STRATEGIES, _MIDDLE, levels=(15.0, 25.0, 50.0)),
+    _study("mdrn_tiny", _BOTH, _SHORT),
+    _study("mdrn_tiny", _BOTH, _LONG),
+    _study("mdrn", _BOTH, _MIDDLE),
+    _study("mdrn", _BOTH, _LONG, seeds=STUDY_SEEDS[:1]),
+    _arm("", STRATEGIES),
+    _arm("fresh draws", (PLAIN,), pool=0),
+    _arm("weight 0.25", distill=DistillConfig(output_weight=0.25)),
+    _arm("weight 0.75", distill=DistillConfig(output_weight=0.75)),
+    _arm("weight 1", distill=DistillConfig(output_weight=1.0)),
+    _arm("weight falls to 0", distill=DistillConfig(final_weight=0.0)),
+    _arm("features", pool=0, distill=DistillConfig(feature_weight=0.1)),
+    _arm("a quarter of the level", ("hmds_n",), distill=DistillConfig(teacher_level=0.25)),
+    _arm("three quarters of the level", ("hmds_n",), distill=DistillConfig(teacher_level=0.75)),
+    _arm("noise merely scaled", ("hmds_n",), distill=DistillConfig(nested=False)),
+    _arm("absolute error", _BOTH, loss="l1"),
+    _arm("teacher of a tenth of the steps", teacher=dataclasses.replace(TEACHER, steps=RELEASE_STEPS // 10)),
+    _arm("teacher of the own family", teacher=TrainConfig(preset="mdrn", **RELEASE_OPTIONS, pool=RELEASE_POOL)),
+)
+
+_SMOKE = {"steps": 30, "batch_size": 8, "patch_size": 48, "data": ("samples",), "warmup": 0.3, "ema_decay": 0.9}
+_SMOKE_TEACHER = TeacherConfig(widths=(8, 16, 24), down=(1, 1, 1), up=(1, 1))
+
+PLANS: dict[str, Plan] = {
+    "release": Plan(
+        "a teacher, grey networks of both sizes for 0 to 75, plain and HMDS, and plain colour networks",
+        (
+            Group(("mdrn_tiny", "mdrn"), _BOTH, options=RELEASE_OPTIONS | {"pool": RELEASE_POOL}),
+            Group(("mdrn_tiny_rgb", "mdrn_rgb"), options=RELEASE_OPTIONS | {"data": COLOUR_DATA}),
+        ),
+        teacher=TEACHER,
+    ),
+    "hmds": Plan(
+        "what HMDS is worth from nothing at equal steps, and its parts on validation images",
+        _HMDS,
+        teacher=TEACHER,
+        sets=("Set12", "BSD68"),
+    ),
+    "smoke": Plan(
+        "tiny networks, seconds of training on bundled photographs, tested on two others: shows that all works",
+        (Group(("mdrn_tiny",), _BOTH, (25.0, 50.0), options=_SMOKE | {"pool": 64}),),
+        teacher=TrainConfig(preset="teacher", model=_SMOKE_TEACHER, noise_level=(0.0, 75.0), **_SMOKE),
+        sets=("samples_held_out",),
+        validations=2,
+    ),
+}

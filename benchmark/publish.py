@@ -11,31 +11,34 @@ import tempfile
 from pathlib import Path
 
 import mdrn
-from benchmark import results as results_module
+from benchmark import summary
 from benchmark.rows import RowsError
+from benchmark.testsets import SETS
+from mdrn import hub
 from mdrn.checkpoint import Header
+from mdrn.denoiser import MdrnError
 from mdrn.hub import Score
 
 
-def scores(results: results_module.Results, header: Header) -> list[Score]:
-    """Return the means of a network's rows over each test set, level and protocol, noise seed 0.
+def scores(results: summary.Results, header: Header) -> list[Score]:
+    """Return the means of a network over each test set, level and protocol, noise seed 0.
 
     Runs of a plan may have its id and other weights; theirs are not counted.
 
     Raises:
         RowsError: if there are none, or they are of other weights.
     """
-    of_id = results.final[(results.final.method == header.id) & (results.final.noise_seed == 0)]
-    frame = of_id[of_id.weights == header.sha256[:16]].drop_duplicates(["protocol", "set", "noise_level", "image"])
-    if frame.empty:
-        others = ", ".join(sorted(set(of_id.weights)))
+    frame = results.summary[(results.summary.method == header.id) & (results.summary.noise_seed == 0)]
+    ours = frame[(frame.weights == header.sha256[:16]) & frame.level.notna()]
+    ours = ours.drop_duplicates(["protocol", "set", "level"])
+    if ours.empty:
+        others = ", ".join(sorted(set(frame.weights)))
         got = f"rows of other weights ({others})" if others else "none"
         raise RowsError(f"{header.id}: expected rows of these weights, got {got}; run: python -m benchmark.run")
-    order = frame["set"].map({name: index for index, name in enumerate(results_module.SETS)})
-    grouped = frame.assign(order=order).groupby(["protocol", "order", "set", "noise_level"])
+    order = ours["set"].map({name: index for index, name in enumerate(SETS)})
     return [
-        Score(name, float(level), protocol, len(group), float(group.psnr.mean()), float(group.ssim.mean()))
-        for (protocol, _, name, level), group in grouped
+        Score(line.set, line.level, line.protocol, int(line.images), line.psnr, line.ssim)
+        for line in ours.assign(order=order).sort_values(["protocol", "order", "level"]).itertuples()
     ]
 
 
@@ -51,22 +54,20 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         network = mdrn.load(options.model)
-        card = {"scores": scores(results_module.load(options.results), network.header), "repo": options.repo}
+        found = scores(summary.load(options.results), network.header)
         if options.dry_run:
-            _show(network, card)
+            _show(network, found, options.repo)
         else:
             message = f"Upload {network.header.id}, weights {network.header.sha256[:16]}"
-            private = options.private or None
-            print(network.push_to_hub(options.repo, commit_message=message, private=private, model_card_kwargs=card))
-    except (ValueError, OSError, RuntimeError, AttributeError) as error:
+            print(hub.push(network, options.repo, found, options.private, message))
+    except (MdrnError, OSError, RuntimeError) as error:
         parser.error(" ".join(str(error).split()))
     return 0
 
 
-def _show(network: mdrn.model.MDRN, card: dict) -> None:
+def _show(network: mdrn.MDRN, found: list[Score], repo: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        network.save_pretrained(folder, model_card_kwargs=card)
-        for path in sorted(Path(folder).iterdir()):
+        for path in sorted(hub.save(network, folder, found, repo).iterdir()):
             print(f"{path.name}: {path.stat().st_size} bytes")
         print(f"\n{(Path(folder) / 'README.md').read_text()}")
 

@@ -1,69 +1,49 @@
-"""Everything pretty in a results folder, from its rows alone: the same rows give the same bytes. No torch.
+"""Everything pretty in a results folder, from its rows alone: the same rows give the same bytes.
 
-`run` imports this module; what it writes is never edited by hand.
+`README.md` has the main tables and plots on two screens; pages by topic and LaTeX tables are in `tables/`. What is
+written here is never edited by hand. `run` imports this module.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
-from benchmark import gallery, tables
-from benchmark import results as results_module
-from benchmark.figures import Figure, all_figures, gain_by_share, throughput
-from benchmark.results import SETS, Results
-from benchmark.rows import write_atomically
-from benchmark.table import Table
-from benchmark.tables import PROTOCOLS
+from benchmark import tables
+from benchmark.drawing import Figure
+from benchmark.figures import STUDY, all_figures, times_the_steps, validation_ends
+from benchmark.summary import RELEASE, Results, load
+from benchmark.tables import COLOUR, GREY, QUOTED, Table
+from benchmark.testsets import SETS
+from mdrn.files.atomic import write_atomically
 
-README, TABLES, FIGURES, CURVES, CROPS = "README.md", "tables", "figures", "curves", "crops"
+README, TABLES, FIGURES = "README.md", "tables", "figures"
+BEGIN = "<!-- results: written by `python -m benchmark.run`, do not edit -->"
+END = "<!-- end of results -->"
+_SHOWN = ("psnr_against_cpu_time", "gain_against_level")  # on the first page, the first three that are there
+_SHOWN += ("validation_psnr_against_steps_mdrn_tiny", "psnr_against_parameters")
+_PLOTS = 3
+_NOTE = (
+    "PSNR in dB at noise levels 15 / 25 / 50; unclipped Gaussian noise, seed 0 for every image, output rounded to 8 "
+    f"bits. ms: 512 x 512 grey on the CPU. *{tables.AS_PUBLISHED.capitalize()}*: printed by others, not measured here."
+)
 _PREFACE = """# Results
 
-Written by `python -m benchmark.run` from `rows.csv`, `evaluations.jsonl`, `curves/` and `crops/`; do not edit.
-`python -m benchmark.run --report-only` writes this page again. Numbers of an independent implementation made from the
-paper's abstract: none of them is the paper's. A difference of 0.02 dB on Set12 is the noise of a training seed.
+Written by `python -m benchmark.run`, and by `python -m benchmark.run --report-only` from the rows alone; do not edit.
+Numbers of an independent implementation made from the paper's abstract: none of them is the paper's. A difference of
+0.02 dB on Set12 is the noise of a training seed.
+"""
+_DATA = """## Data
+
+[summary.csv](summary.csv) has every number, [gains.csv](gains.csv) every comparison; `rows/` has every image,
+`evaluations.csv` how its numbers came about, `runs.csv` what training cost, `curves/` validation on the way, and
+`speed.csv` the timings. `tables/` has the tables as LaTeX too.
 """
 
 
-@dataclasses.dataclass(frozen=True)
-class Section:
-    """A second-level heading of the page with its tables and figures."""
-
-    title: str
-    tables: list[Table]
-    figures: list[Figure]
-
-
-def all_sections(results: Results, out: Path) -> list[Section]:
-    """Return the sections of the page in order; empty ones are left out."""
-    protocols = [name for name in PROTOCOLS if name in set(results.images.protocol) | set(results.estimates.protocol)]
-    sections = []
-    for plan in (plan for plan in results.plans if plan not in results.shares):
-        title = {"released": "Released networks", "": "Methods without training"}.get(plan, f"Plan `{plan}`")
-        made: list[Table | None] = [tables.quality(results, plan, p, name) for p in protocols for name in SETS]
-        for make in (tables.distillation, tables.stages, tables.known_or_estimated):
-            made += [make(results, plan, protocol) for protocol in protocols]
-        made.append(tables.networks(results, plan))
-        drawn = [figure for p in protocols for figure in _figures(results, out, plan, p)] if plan else []
-        sections.append(Section(title, [table for table in made if table], list({f.name: f for f in drawn}.values())))
-    made = [*(tables.by_share(results, p) for p in protocols), *(tables.networks(results, p) for p in results.shares)]
-    drawn = [gain_by_share(results, protocol) for protocol in protocols]
-    sections.append(Section("HMDS and the step budget", [t for t in made if t], [figure for figure in drawn if figure]))
-    estimates = [tables.estimator(results, protocol) for protocol in protocols]
-    sections.append(Section("Noise-level estimator", [table for table in estimates if table], []))
-    sections.append(Section("Speed", tables.speed(results), throughput(results)))
-    return [section for section in sections if section.tables or section.figures]
-
-
-def _figures(results: Results, out: Path, plan: str, protocol: str) -> list[Figure]:
-    crops = gallery.crops(out / CROPS, plan, protocol, "" if plan == "released" else f"_{plan}")
-    return [*([crops] if crops else []), *all_figures(results, out / CURVES / plan, plan, protocol)]
-
-
 def write(out: Path) -> list[Path]:
-    """Write README.md, the tables as CSV and LaTeX and the figures as PNG and SVG into a results folder.
+    """Write summary, README, pages, LaTeX tables and figures into a results folder.
 
-    Tables and figures of an earlier report that are no longer made are deleted.
+    What an earlier report wrote into `tables` and `figures` and this one does not make is deleted.
 
     Returns:
         The files written, README.md first.
@@ -71,22 +51,134 @@ def write(out: Path) -> list[Path]:
     Raises:
         RowsError: if the rows are damaged; nothing is written.
     """
-    sections = all_sections(results_module.load(out), out)
-    written = []
-    page = [_PREFACE]
-    for section in sections:
-        page.append(f"## {section.title}\n")
-        for table in section.tables:
-            page.append(table.markdown())
-            for suffix, text in ((".csv", table.csv()), (".tex", table.latex())):
-                written.append(out / TABLES / f"{table.name}{suffix}")
-                write_atomically(written[-1], text)
-        for figure in section.figures:
-            page.append(f"![{figure.caption}]({FIGURES}/{figure.name}.png)\n\n{figure.caption}\n")
-            written += figure.write(out / FIGURES)
-    for folder, suffixes in ((TABLES, (".csv", ".tex")), (FIGURES, (".png", ".svg"))):
+    results = load(out)
+    pages, figures = _pages(results), all_figures(results)
+    texts = {out / README: _readme(results, pages, figures)}
+    for name, (title, made) in pages.items():
+        shown = [_drawn(figure, f"../{FIGURES}") for figure in figures if _page_of(figure.name) == name]
+        texts[out / TABLES / f"{name}.md"] = "\n".join([f"# {title}\n", *(table.markdown() for table in made), *shown])
+        texts |= {out / TABLES / f"{table.name}.tex": table.latex() for table in made}
+    content = {path: text.encode() for path, text in texts.items()}
+    content |= {out / FIGURES / f"{figure.name}.png": figure.png for figure in figures}
+    written = results.write(out)
+    for path, data in content.items():
+        write_atomically(path, data)
+    for folder in (TABLES, FIGURES):
         for path in (out / folder).glob("*"):
-            if path.suffix in suffixes and path not in written:
+            if path.suffix in (".md", ".csv", ".tex", ".svg", ".png") and path not in content:
                 path.unlink()
-    write_atomically(out / README, "\n".join(page))
-    return [out / README, *written]
+    return [*content, *written]
+
+
+def overview(results: Results) -> str:
+    """Return the main tables as Markdown: grey, with published methods, and colour."""
+    made = [tables.overview(results, GREY, "grey", QUOTED), tables.overview(results, COLOUR, "colour")]
+    return "\n\n".join([*(table.grid() for table in made if table), *([_NOTE] if any(made) else [])])
+
+
+def update_readme(readme: Path, out: Path) -> bool:
+    """Put the main tables between their marks in a README; return whether there are marks.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
+    text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+    if BEGIN not in text or END not in text:
+        return False
+    head, rest = text.split(BEGIN, 1)
+    changed = f"{head}{BEGIN}\n{overview(load(out))}\n{END}{rest.split(END, 1)[1]}"
+    if changed != text:
+        write_atomically(readme, changed.encode())
+    return True
+
+
+def hmds_in_words(results: Results) -> str:
+    """Return in up to three sentences what HMDS gives, from the comparisons of its plan."""
+    gains = results.gains[(results.gains.plan == STUDY) & (results.gains.arm == "")]
+    gains = gains[(gains.strategy == "hmds") & (gains["set"] == "BSD68")]
+    if gains.empty:
+        return (
+            f"No pair of the plan `{STUDY}` is finished: `python -m benchmark.run --preset {STUDY}` trains plain and "
+            "distilled networks from nothing at equal steps and fills this section."
+        )
+    level, sentences = gains.level.max(), []
+    at_level = gains[gains.level == level]
+    common = gains.steps.mode().min()
+
+    def told(part) -> str:
+        return "; ".join(
+            f"{line.gain:+.2f} dB ({line.low:+.2f} to {line.high:+.2f}) for `{line.size}`" for line in part.itertuples()
+        )
+
+    sentences.append(
+        f"From nothing, after {common:,.0f} equal steps with squared error, `hmds` is worth "
+        f"{told(at_level[at_level.steps == common])} on BSD68 at level {level:g}."
+    )
+    if len(others := at_level[at_level.steps != common]):
+        by_steps = [f"{told(part)} after {count:,.0f}" for count, part in others.groupby("steps")]
+        sentences.append(f"With other lengths of training it is {', and '.join(by_steps)} steps.")
+    factors = {size: times_the_steps(ends) for size, ends in validation_ends(results).items()}
+    needed = [f"{f[1]:.1f} times the {f[0]:,.0f} steps (`{size}`)" for size, f in factors.items() if f]
+    if needed:
+        sentences.append(f"To be as good on the validation images, plain training needs {' and '.join(needed)}.")
+    return " ".join(sentences)
+
+
+def _pages(results: Results) -> dict[str, tuple[str, list[Table]]]:
+    """Return the pages by topic: name -> title and tables; empty ones are left out."""
+    summary = results.summary
+    plans = [p for p in dict.fromkeys([RELEASE, *summary.plan]) if p not in ("baselines", "published")]
+    protocols = sorted(set(summary.protocol))
+    made = {
+        "quality": (
+            "Quality on the test sets",
+            [
+                *(tables.quality(results, plan, name, p) for plan in plans for name in SETS for p in protocols),
+                tables.stages(results),
+                tables.networks(results),
+            ],
+        ),
+        "distillation": (
+            "What distillation gives",
+            [
+                *(tables.distillation(results, plan) for plan in plans),
+                *(tables.arms(results, plan) for plan in plans),
+            ],
+        ),
+        "photographs": ("Photographs", [tables.photographs(results, name) for name in SETS]),
+        "noise_level": (
+            "The noise level, estimated",
+            [tables.known_or_estimated(results), tables.estimator(results)],
+        ),
+        "training": (
+            "What training cost and gave",
+            [tables.training(results, plan) for plan in dict.fromkeys(results.runs.plan)],
+        ),
+        "speed": ("Speed", tables.speed(results)),
+    }
+    kept = {name: (title, [table for table in found if table]) for name, (title, found) in made.items()}
+    return {name: page for name, page in kept.items() if page[1]}
+
+
+def _page_of(figure: str) -> str:
+    """Return the page that shows a figure."""
+    if figure.startswith(("validation", "gain")):
+        return "training" if "minutes" in figure else "distillation"
+    return "speed" if figure.startswith("speed") else "quality"
+
+
+def _drawn(figure: Figure, folder: str) -> str:
+    return f"![{figure.caption}]({folder}/{figure.name}.png)\n\n{figure.caption}\n"
+
+
+def _readme(results: Results, pages: dict, figures: list) -> str:
+    parts = [_PREFACE, overview(results), ""]
+    for name, (title, made) in pages.items():
+        if name == "photographs":
+            parts += [f"## {title}\n", made[0].grid(), f"\n{made[0].title}. {' '.join(made[0].notes)}\n"]
+    parts += ["## What HMDS gives\n", hmds_in_words(results), ""]
+    there = {figure.name: figure for figure in figures}
+    shown = [there[name] for name in _SHOWN if name in there][:_PLOTS]
+    parts += [_drawn(figure, FIGURES) for figure in shown]
+    links = [f"- [{title}]({TABLES}/{name}.md)" for name, (title, _) in pages.items()]
+    return "\n".join([*parts, "## More\n", *links, "", _DATA])

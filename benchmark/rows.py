@@ -1,78 +1,161 @@
-"""Rows: the record of what was measured, one per image, from which every table and figure is derived.
+"""Rows: what was measured, as CSV files of typed records, from which everything else in a results folder is derived.
 
-`rows.csv` holds the numbers, `evaluations.jsonl` how each group of them came about. Both only ever grow, are written
-whole or not at all, and are refused, untouched, when damaged. Any module of `benchmark` may import this one; it
-imports neither torch nor `mdrn`.
+A file is written whole or not at all, and refused, untouched, when it is damaged. An evaluation counts once its record
+is there; a newer one of the same method on the same images takes its place. Any module of `benchmark` may import this.
 """
 
 from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
 import hashlib
 import io
 import json
 import math
-import os
-import tempfile
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
-ROWS, EVALUATIONS, SPEED = "rows.csv", "evaluations.jsonl", "speed.csv"
-ESTIMATOR = "estimate_noise_level"  # rows of this method hold levels, not images
+from mdrn.denoiser import MdrnError
+from mdrn.files.atomic import write_atomically
+
+EVALUATIONS, SPEED, RUNS = "evaluations.csv", "speed.csv", "runs.csv"
+ROWS, CURVES = "rows", "curves"  # folders with one file for each plan
+BASELINES = "baselines"  # the plan of methods without weights
+ESTIMATOR = "estimate_noise_level"  # its rows hold levels, not images
 AUTO = "+auto"  # suffix of a method that estimates the noise level instead of being told
 
 
-class RowsError(ValueError):
+class RowsError(MdrnError):
     """A file of rows is damaged; it was not touched."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One image restored by one method; what cannot be measured is None, never 0.
+    """One image restored by one method; what was not measured is None, never 0.
 
     Args:
-        plan: 'released' for released weights, else the plan that trained the run; empty for a method without weights.
-        method: a run's id, '+auto' added where it estimates the noise level itself, or another method's name.
-        config: hash of the configuration that trained it, or of the code of a method without weights.
-        weights: first 16 digits of the SHA-256 of the weights; empty without weights.
-        protocol: 'awgn' or 'clip8'.
-        noise_seed: seed of the benchmark's noise.
-        noise_level: standard deviation on the 8-bit scale.
-        set: name of the test set.
-        image: name of the image in it.
-        stage: the stage that this image came out of, from 1.
-        stages: how many there are; the last one's image is the result.
+        evaluation: id of its `Evaluation`.
+        image: name of the image in the test set.
         psnr: in dB.
-        ssim: of the last stage alone.
-        lpips: of the last stage alone.
-        estimated_level: the noise level that the method found for itself, on the 8-bit scale.
-        seconds: wall time of all stages, on the last stage's row; see speed.csv for comparable timings.
-        evaluation: id of the record in evaluations.jsonl.
+        ssim: structural similarity.
+        lpips: perceptual distance.
+        estimated: the noise level that the method found for itself, on the 8-bit scale.
+        stages: PSNR after each stage but the last, such as '27.10 28.33'; empty without such stages.
     """
 
+    evaluation: str
+    image: str
+    psnr: float | None = None
+    ssim: float | None = None
+    lpips: float | None = None
+    estimated: float | None = None
+    stages: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """How the rows of one method on one test set at one noise level came about.
+
+    Args:
+        id: what its rows name.
+        plan: the plan that its network belongs to; 'release' for those in the package, 'baselines' without weights.
+        method: a run's id, or the name of another method; '+auto' at its end where the level was estimated.
+        arm: of the plan, see `benchmark.plan.Group`.
+        steps: of training.
+        set: name of the test set.
+        level: of the noise on the 8-bit scale; None where the images came with noise of unknown level.
+        protocol: 'awgn', 'clip8', or what the test set says of its own noise.
+        noise_seed: of the benchmark's noise.
+        weights: first 16 digits of the SHA-256 of the weights.
+        code: hash of the source of a method without weights, or of the estimator.
+        images: how many rows it has.
+        pixels: first 16 digits of the SHA-256 over the images.
+        lpips: trunk of LPIPS; empty where it was not computed.
+        parameters: of the network.
+        gmacs: multiply-accumulates for 256 x 256, in 10^9.
+        seconds: for all images.
+        device: name of the processor or GPU, and torch's threads.
+        torch: version.
+        git: commit.
+        start: UTC.
+    """
+
+    id: str
     plan: str
     method: str
-    config: str
-    weights: str
+    arm: str
+    steps: int | None
+    set: str
+    level: float | None
     protocol: str
     noise_seed: int
-    noise_level: float
-    set: str
-    image: str
-    stage: int
-    stages: int
-    psnr: float | None
-    ssim: float | None
-    lpips: float | None
-    estimated_level: float | None
-    seconds: float | None
-    evaluation: str
+    weights: str
+    code: str
+    images: int
+    pixels: str
+    lpips: str
+    parameters: int | None
+    gmacs: float | None
+    seconds: float
+    device: str
+    torch: str
+    git: str
+    start: str
+
+    @property
+    def place(self) -> tuple:
+        """What a newer evaluation must share to take this one's place."""
+        return (
+            *(self.plan, self.method, self.arm, self.steps),
+            *(self.set, self.level, self.protocol, self.noise_seed),
+        )
+
+    @property
+    def identity(self) -> tuple:
+        """What makes it the same measurement: done again, it gives the same numbers."""
+        return (*self.place, self.weights, self.code)
 
 
-KEY = ("plan", "method", "protocol", "noise_seed", "noise_level", "set")  # one evaluation; the last in the file counts
+@dataclasses.dataclass(frozen=True)
+class RunRow:
+    """What one training run cost and what it gave.
+
+    Args:
+        config: hash of its whole configuration, see `benchmark.plan.config_hash`.
+        plan: the plan that trained it.
+        run: its id.
+        arm: of the plan.
+        steps: how many it took.
+        minutes: of training.
+        device: what it ran on.
+        threads: of torch.
+        teacher: id of its teacher.
+        validation: PSNR in dB on the validation images, such as '15:30.850 25:28.440'.
+    """
+
+    config: str
+    plan: str
+    run: str
+    arm: str
+    steps: int
+    minutes: float
+    device: str
+    threads: int
+    teacher: str
+    validation: str
+
+
+@dataclasses.dataclass(frozen=True)
+class CurvePoint:
+    """Validation in the course of a run: PSNR in dB at one noise level after so many steps."""
+
+    config: str
+    step: int
+    level: float
+    psnr: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,9 +199,9 @@ class SpeedRow:
     peak_mib: float | None = None
 
 
-_DECIMALS = {"psnr": 4, "ssim": 5, "lpips": 5, "estimated_level": 3, "seconds": 5, "milliseconds": 2, "fastest": 2}
-_DECIMALS |= {"peak_mib": 1}
-RowType = TypeVar("RowType", Row, SpeedRow)
+_DECIMALS = {"psnr": 3, "ssim": 4, "lpips": 4, "estimated": 2, "seconds": 1, "minutes": 1, "gmacs": 4}
+_DECIMALS |= {"milliseconds": 2, "fastest": 2, "peak_mib": 1}
+Record = TypeVar("Record", Row, Evaluation, RunRow, CurvePoint, SpeedRow)
 
 
 def _to_text(name: str, value: object) -> str:
@@ -130,101 +213,110 @@ def _to_text(name: str, value: object) -> str:
 
 
 def _from_text(kind: object, text: str) -> object:
-    if kind == float | None:
-        return None if text == "" else _from_text(float, text)
+    if kind in (float | None, int | None):
+        return None if text == "" else _from_text(float if kind == float | None else int, text)
     value = kind(text)
     if kind is float and math.isnan(value):
         raise ValueError("not a number")
     return value
 
 
-def read(path: Path, row_type: type[RowType] = Row) -> list[RowType]:
-    """Read a file of rows; a file that is not there holds none.
+def read(path: Path, kind: type[Record]) -> list[Record]:
+    """Read a file of records; a file that is not there holds none.
 
     Raises:
-        RowsError: if anything in it is not as `append` writes it; the line is named.
+        RowsError: if anything in it is not as `write` writes it; the line is named.
     """
     if not path.exists():
         return []
-    kinds = typing.get_type_hints(row_type)
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise _damaged(path, 1, "text", "bytes that are none") from error
+        raise _damaged(path, 1, "UTF-8 text", "other bytes") from error
     if not text.endswith("\n"):
         raise _damaged(path, text.count("\n") + 1, "a whole line", "a line cut short")
-    result = []
-    for number, fields in enumerate(csv.reader(io.StringIO(text)), start=1):
-        if number == 1:
-            if fields != list(kinds):
-                raise _damaged(path, 1, ",".join(kinds), ",".join(fields)[:80])
-            continue
+    kinds = typing.get_type_hints(kind)
+    lines = csv.reader(io.StringIO(text))
+    if (header := next(lines)) != list(kinds):
+        raise _damaged(path, 1, ",".join(kinds), ",".join(header)[:80])
+    records = []
+    for number, fields in enumerate(lines, start=2):
         if len(fields) != len(kinds):
             raise _damaged(path, number, f"{len(kinds)} fields", f"{len(fields)}")
         values = {}
-        for (name, kind), field in zip(kinds.items(), fields, strict=True):
+        for (name, of), field in zip(kinds.items(), fields, strict=True):
             try:
-                values[name] = _from_text(kind, field)
+                values[name] = _from_text(of, field)
             except ValueError as error:
                 raise _damaged(path, number, f"a number for {name}", repr(field)) from error
-        result.append(row_type(**values))
-    return result
-
-
-def append(path: Path, new: Iterable[RowType], row_type: type[RowType] = Row) -> None:
-    """Add rows to a file, all or none of them; two processes may do so at once.
-
-    Raises:
-        RowsError: if the file that is there is damaged; it is left as it was.
-    """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    for row in new:
-        writer.writerow([_to_text(field.name, getattr(row, field.name)) for field in dataclasses.fields(row_type)])
-    header = ",".join(field.name for field in dataclasses.fields(row_type)) + "\n"
-    with _lock(path):
-        read(path, row_type)
-        earlier = path.read_text(encoding="utf-8") if path.exists() else header
-        write_atomically(path, earlier + text.getvalue())
-
-
-def read_evaluations(path: Path) -> dict[str, dict]:
-    """Read evaluations.jsonl: id -> record; a file that is not there holds none.
-
-    Raises:
-        RowsError: if a line is damaged.
-    """
-    records: dict[str, dict] = {}
-    if not path.exists():
-        return records
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
-        try:
-            record = json.loads(line)
-            records[record["id"]] = record
-        except (ValueError, KeyError, TypeError) as error:
-            raise _damaged(path, number, "a JSON record with an id", line[:60]) from error
+        records.append(kind(**values))
     return records
 
 
-def append_evaluation(path: Path, record: Mapping[str, object]) -> None:
-    """Add one record to evaluations.jsonl, atomically.
+def lines_of(records: Iterable[Record], kind: type[Record]) -> str:
+    """Return records as the lines of a CSV file, without the header."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = [field.name for field in dataclasses.fields(kind)]
+    for record in records:
+        writer.writerow([_to_text(name, getattr(record, name)) for name in names])
+    return text.getvalue()
+
+
+def write(path: Path, records: Iterable[Record], kind: type[Record]) -> None:
+    """Write a file of records, whole or not at all."""
+    header = ",".join(field.name for field in dataclasses.fields(kind)) + "\n"
+    write_atomically(path, (header + lines_of(records, kind)).encode())
+
+
+def append(path: Path, new: Iterable[Record], kind: type[Record], replaces: Callable | None = None) -> None:
+    """Add records at the end of a file, all or none of them; two processes may do so at once.
+
+    Args:
+        path: the file.
+        new: what to add.
+        kind: of records.
+        replaces: record -> key; what has the key of a new record goes. None keeps everything as it is.
 
     Raises:
         RowsError: if the file that is there is damaged; it is left as it was.
     """
-    with _lock(path):
-        read_evaluations(path)
-        earlier = path.read_text(encoding="utf-8") if path.exists() else ""
-        write_atomically(path, earlier + json.dumps(record, sort_keys=True) + "\n")
+    added = list(new)
+    with lock(path.parent):
+        earlier = read(path, kind)
+        fresh = {replaces(record) for record in added} if replaces else set()
+        kept = [record for record in earlier if replaces is None or replaces(record) not in fresh]
+        if len(kept) < len(earlier) or not path.exists():
+            write(path, kept + added, kind)
+        else:
+            write_atomically(path, path.read_bytes() + lines_of(added, kind).encode())
 
 
-def newest(all_rows: Iterable[Row]) -> list[Row]:
-    """Return the rows of the newest evaluation of each plan, method, protocol, seed, level and set."""
-    last: dict[tuple, str] = {}
-    listed = list(all_rows)
-    for row in listed:
-        last[tuple(getattr(row, name) for name in KEY)] = row.evaluation
-    return [row for row in listed if last[tuple(getattr(row, name) for name in KEY)] == row.evaluation]
+def rows_path(out: Path, plan: str) -> Path:
+    """Return the file with the rows of a plan."""
+    return out / ROWS / f"{plan}.csv"
+
+
+def add_evaluation(out: Path, evaluation: Evaluation, rows: list[Row]) -> None:
+    """Add an evaluation to a results folder; the one whose place it takes goes, with its rows.
+
+    Raises:
+        RowsError: if a file that is there is damaged; it is left as it was.
+    """
+    with lock(out):
+        path = rows_path(out, evaluation.plan)
+        append(path, rows, Row)
+        append(out / EVALUATIONS, [evaluation], Evaluation, replaces=lambda e: e.place)
+        counted = {e.id for e in read_evaluations(out)}
+        there = read(path, Row)
+        kept = [row for row in there if row.evaluation in counted]
+        if len(kept) < len(there):
+            write(path, kept, Row)
+
+
+def read_evaluations(out: Path) -> list[Evaluation]:
+    """Read the evaluations of a results folder, oldest first."""
+    return read(out / EVALUATIONS, Evaluation)
 
 
 def short_hash(value: object) -> str:
@@ -233,32 +325,17 @@ def short_hash(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    write_bytes_atomically(path, text.encode("utf-8"))
-
-
-def write_bytes_atomically(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: `mdrn.checkpoint` has the same, but importing it loads torch."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def _lock(path: Path):
+@functools.cache
+def _lock(folder: Path):
     import filelock
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return filelock.FileLock(path.parent / ".rows.lock", timeout=60)
+    folder.mkdir(parents=True, exist_ok=True)
+    return filelock.FileLock(folder / ".rows.lock", timeout=60)
+
+
+def lock(folder: Path):
+    """Return the lock of a folder's files; whoever holds it may take it again."""
+    return _lock(folder.resolve())
 
 
 def _damaged(path: Path, line: int, expected: str, got: str) -> RowsError:

@@ -1,72 +1,78 @@
 """`python -m benchmark.run`: plan, train what is missing, evaluate, report.
 
-Without options it evaluates the released weights that have no rows yet and trains nothing. Nothing imports this module;
-torch is loaded only when something is to be computed.
+Without options it evaluates the released weights that have no rows yet and trains nothing. Nothing imports this module.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import fnmatch
 import sys
 import tempfile
 from pathlib import Path
 
-from benchmark import overview, report, results, rows
+import filelock
+import torch
 
-# of benchmark.presets.PLANS, which loads torch
-_PRESETS = ("smoke", "quick", "full", "release", "release_rgb", "hmds_10", "hmds_30", "hmds_100")
-_DEFAULT_OUT = "results"
+import mdrn
+from benchmark import cluster, evaluate, fetch, methods, report, rows, testsets
+from benchmark.plan import PLANS, Run, duration, runs_of, weights_exist
+from benchmark.summary import RELEASE
+from benchmark.training import PlanError, check_teachers, describe, train_all
+from mdrn import metrics
+from mdrn.checkpoint import read_header
+from mdrn.data import data_root
+from mdrn.denoiser import MdrnError
 
 
-class UsageError(ValueError):
+class UsageError(MdrnError):
     """The options make no sense together."""
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:
-        self.exit(2, f"{self.prog}: {message}\n")
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What was asked for, complete and checked.
 
+    Args:
+        preset: name of the plan to train and evaluate; None evaluates what is released.
+        root: folder of image sets.
+        out: results folder.
+        conditions: protocol and device of the evaluations.
+        levels: noise levels; None leaves the choice to sets and methods.
+        methods: names, patterns or weights files; None takes all.
+        sets: test sets; None takes the plan's, or those found.
+        only: runs to train, ids, labels or patterns; None takes all of the plan.
+        seeds: of training; None takes all of the plan.
+        teacher: in place of the plan's.
+        jobs: runs that share the machine.
+        ray: address of a cluster.
+        fetch: host to download missing images from.
+        force: evaluate again what has rows, and compare.
+        retrain: train finished runs again.
+        dry_run: say what would be done.
+        report_only: write tables and figures alone.
+        quiet: no progress bars.
+    """
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m benchmark.run", description=__doc__.split("\n\n")[0])
-    add = parser.add_argument
-    add(
-        "--preset",
-        choices=_PRESETS,
-        help="train what is missing of this plan, then evaluate it; default: train nothing",
-    )
-    add("--data-root", metavar="DIR", help="folder of image sets (Set12, BSD68, Urban100, ...); default: MDRN_DATA")
-    add(
-        "--fetch",
-        metavar="HOST",
-        nargs="?",
-        const=True,
-        help="first download the images that are missing, into the data root or else a cache; default host: GitHub",
-    )
-    add(
-        "--out", metavar="DIR", help=f"rows, tables and figures; default: {_DEFAULT_OUT}, runs/smoke for --preset smoke"
-    )
-    add(
-        "--levels", metavar="L", type=float, nargs="+", help="noise levels; default: 15 25 50, or what a network is for"
-    )
-    add("--protocol", choices=("awgn", "clip8"), default="awgn", help="default: awgn, the literature's")
-    add("--methods", metavar="M", nargs="+", help="names, patterns ('mdrn_tiny*') or weights files; default: all")
-    add("--sets", metavar="SET", nargs="+", help="test sets; default: those found, else the bundled samples")
-    add("--only", metavar="RUN", nargs="+", help="with --preset: train these runs alone, ids or patterns")
-    add("--teacher", metavar="T", help="with --preset: released id or weights file; default: the plan's")
-    add("--seeds", metavar="S", type=int, nargs="+", help="with --preset: training seeds")
-    add("--noise-seed", type=int, default=0, help="seed of the benchmark's noise; default: 0, the literature's")
-    add("--jobs", type=int, default=1, help="with --preset: groups of networks that share the machine; default: 1")
-    add("--ray", metavar="ADDRESS", help="with --preset: train on a Ray cluster, 'auto' or its address; needs ray")
-    add("--device", default="cpu", help="cpu or cuda; default: cpu")
-    add("--lpips", choices=("alex", "squeeze", "none"), default="alex", help="trunk of LPIPS; default: alex")
-    add("--force", action="store_true", help="evaluate again what has rows already, and compare")
-    add("--retrain", action="store_true", help="with --preset: train finished runs again, and evaluate them")
-    add("--dry-run", action="store_true", help="say what would be done, and how long training takes here")
-    add("--report-only", action="store_true", help="write tables and figures again from the rows")
-    add("--quiet", action="store_true", help="no progress bars")
-    return parser
+    preset: str | None
+    root: Path | None
+    out: Path
+    conditions: evaluate.Conditions
+    levels: tuple[float, ...] | None
+    methods: tuple[str, ...] | None
+    sets: tuple[str, ...] | None
+    only: tuple[str, ...] | None
+    seeds: tuple[int, ...] | None
+    teacher: str | None
+    jobs: int
+    ray: str | None
+    fetch: str | None
+    force: bool
+    retrain: bool
+    dry_run: bool
+    report_only: bool
+    quiet: bool
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -75,133 +81,164 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         0; 1 if evaluating unchanged weights again gave other numbers; 2 with one line on stderr for any error.
     """
-    options = _parser().parse_args(arguments)
     try:
-        _check(options)
-        out = Path(options.out or ("runs/smoke" if options.preset == "smoke" else _DEFAULT_OUT))
-        if options.report_only:
-            return _report(out)
-        return _benchmark(options, out)
+        request = parse(arguments)
+        runs = plan(request)
+        train(request, runs)
+        change = measure(request, runs)
+        write_report(request)
+        return int(change > evaluate.SAME)
     except KeyboardInterrupt:
         print("interrupted; what is finished is kept, the same command goes on", file=sys.stderr)
         return 130
-    except Exception as error:
-        line = _one_line(error)
-        if line is None:
-            raise
-        print(f"python -m benchmark.run: {line}", file=sys.stderr)
-        return 2
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"python -m benchmark.run: {where}{error.strerror or error}", file=sys.stderr)
+    except MdrnError as error:
+        print(f"python -m benchmark.run: {' '.join(str(error).split())}", file=sys.stderr)
+    return 2
 
 
-def _check(options: argparse.Namespace) -> None:
-    if not options.preset:
-        for name in ("only", "seeds", "teacher", "ray", "retrain"):
-            if getattr(options, name):
-                raise UsageError(f"--{name} needs --preset {'|'.join(_PRESETS)}")
-    for level in options.levels or []:
-        if not 0 < level <= 75:
-            raise UsageError(f"--levels: expected numbers above 0, up to 75, got {level:g}")
-    if options.jobs < 1:
-        raise UsageError(f"--jobs: expected at least 1, got {options.jobs}")
-    if not 0 <= options.noise_seed < 2**32:
-        raise UsageError(f"--noise-seed: expected 0 to 2**32 - 1, got {options.noise_seed}")
-    if not (options.device in ("cpu", "cuda") or options.device.startswith("cuda:")):
-        raise UsageError(f"--device: expected cpu or cuda, got {options.device!r}")
+def plan(request: Request) -> list[Run]:
+    """Fetch images that are asked for, and return the runs of the plan after showing them; none without a plan.
+
+    Raises:
+        PlanError: if the options leave none.
+        CheckpointError: if there is no such teacher as was asked for.
+    """
+    if request.report_only:
+        return []
+    if request.fetch:
+        _fetch(request)
+    if request.preset is None:
+        return []
+    chosen = PLANS[request.preset]
+    if request.teacher:
+        read_header(request.teacher)
+        chosen = dataclasses.replace(chosen, teacher=request.teacher)
+
+    def keep(run: Run) -> bool:
+        patterns = request.only or ("*",)
+        return (
+            (request.levels is None or set(run.config.noise_level) <= set(request.levels))
+            and (request.seeds is None or run.config.seed in request.seeds)
+            and any(fnmatch.fnmatch(name, pattern) for name in (run.config.id, run.label) for pattern in patterns)
+        )
+
+    runs = runs_of(request.preset, chosen, request.out, keep)
+    if not runs:
+        labels = ", ".join(run.label for run in runs_of(request.preset, chosen, request.out))
+        raise PlanError(f"--preset {request.preset}: --only, --levels and --seeds leave no run of {labels}")
+    print(describe(request.preset, runs, request.conditions.device, request.jobs), flush=True)
+    return runs
 
 
-def _benchmark(options: argparse.Namespace, out: Path) -> int:
-    import torch
+def train(request: Request, runs: list[Run]) -> None:
+    """Train what is not finished, or with --retrain everything, here or on a cluster.
 
-    from benchmark import jobs, prepare
-    from benchmark.evaluate import Conditions
-    from benchmark.plan import duration
-    from mdrn.data import data_root
-
-    if options.device != "cpu" and not torch.cuda.is_available():
-        raise UsageError(f"--device {options.device}: torch sees no GPU here; use cpu")
-    root = data_root(options.data_root)
-    if options.fetch:
-        root = prepare.fetch_missing(options, root)
-    runs = prepare.planned_runs(options, out) if options.preset else []
-    planned_sets = None
-    if options.preset:
-        from benchmark.presets import PLANS
-
-        planned_sets = PLANS[options.preset].sets
-    sets, found = jobs.choose_sets(root, options.sets or (list(planned_sets) if planned_sets else None))
-    print(found)
-    if not options.dry_run:
-        _check_writable(out)
-        prepare.train_missing(options, runs, root)
-    conditions = Conditions(options.protocol, options.noise_seed, options.device, _lpips_trunk(options.lpips))
-    wanted = _wanted(options, runs, sets)
-    earlier = rows.newest(rows.read(out / rows.ROWS))
-    missing = wanted if options.force or options.retrain else jobs.missing_jobs(wanted, conditions, out)
-    estimate = f", about {duration(jobs.seconds_left(missing, conditions))}, measured here" if missing else ""
-    done = len(wanted) - len(missing)
-    print(f"evaluations: {len(wanted)}, of which {done} have their rows; {len(missing)} to do{estimate}", flush=True)
-    if options.dry_run:
-        for job in missing:
-            print(f"  {job.set_name} {job.noise_level:g} {job.name}")
-        return 0
-    with _only_one(out):
-        if not (options.force or options.retrain):
-            missing = jobs.missing_jobs(wanted, conditions, out)
-        written = jobs.run_jobs(missing, conditions, out, root, options.quiet)
-        print(f"{written} rows added to {out / rows.ROWS}")
-        if not (options.methods or options.levels or options.only or options.seeds or options.noise_seed):
-            _keep_crops(wanted, conditions, out)
-        code = _report(out)
-    return max(code, _compare(earlier, out)) if options.force else code
-
-
-def _wanted(options: argparse.Namespace, runs: list, sets: list[str]) -> list:
-    """List the evaluations: released networks without a preset, the plan's with one; and methods without weights."""
-    import mdrn
-    from benchmark import jobs, methods
-    from benchmark.plan import weights_exist
-
-    files = [name for name in options.methods or [] if name.endswith(".safetensors")]
-    patterns = [name for name in options.methods or [] if name not in files]
-    available = methods.without_weights()
-    if options.preset:
-        trained = [run for run in runs if run.finished]
-        teachers = [run.teacher for run in trained if run.teacher and weights_exist(run.teacher)]
-        weights = dict.fromkeys([*teachers, *(str(run.weights) for run in trained)])  # teachers are measured, too
-        available += [methods.network(name, options.preset) for name in weights]
+    Raises:
+        PlanError: if a teacher is missing; nothing is trained.
+        DataError: if the training images are not what they should be; nothing is trained.
+        TrainingError: if a run fails; the others' results are kept.
+    """
+    unfinished = runs if request.retrain else [run for run in runs if not run.finished]
+    if request.dry_run or not runs:
+        return
+    _check_writable(request.out)
+    check_teachers(unfinished, runs)
+    if any("bsds" in run.config.data for run in unfinished):
+        testsets.check_training(request.root)
+    for run in runs if request.retrain else ():
+        run.discard()
+    if request.ray:
+        cluster.train_all(runs, request.root, request.conditions.device, request.jobs, request.ray, request.quiet)
     else:
-        available += methods.networks(mdrn.list_models(), "released")
-    everything = not options.methods
-    untrained = [run.config.id for run in runs if not run.finished]  # a dry run leaves them so
-    chosen = jobs.choose_methods(available, None if everything else patterns, untrained)
-    chosen += methods.networks(files, "given")
-    estimator = everything or any(fnmatch.fnmatch(rows.ESTIMATOR, pattern) for pattern in patterns)
-    levels = tuple(options.levels) if options.levels else None
-    if options.preset and levels is None:
-        levels = tuple(sorted({low for low, high in (run.config.noise_level for run in runs) if low == high})) or None
-    return jobs.wanted_jobs(chosen, sets, levels, bool(options.sets), estimator and options.preset is None)
+        train_all(runs, request.root, request.conditions.device, request.jobs, request.quiet)
 
 
-def _keep_crops(wanted: list, conditions, out: Path) -> None:
-    """Keep crops of a photograph for the report, of all networks of a plan."""
-    from benchmark import crops
+def measure(request: Request, runs: list[Run]) -> float:
+    """Evaluate what has no rows yet, or with --force everything; return the largest change of unchanged weights in dB.
 
-    methods = {job.method.name: job.method for job in wanted if job.method and job.method.weights}
-    levels = tuple(sorted({job.noise_level for job in wanted if job.name in methods}))
-    for plan in sorted({method.plan for method in methods.values()}):
-        of_plan = [method for method in methods.values() if method.plan == plan]
-        crops.write(of_plan, levels, plan, conditions, out / report.CROPS)
+    Raises:
+        MdrnError: if an image, a method or the files of rows are not what they should be.
+    """
+    if request.report_only:
+        return 0.0
+    again, conditions, out = request.force or request.retrain, request.conditions, request.out
+    jobs = _jobs(request, runs)
+    missing = jobs if again else evaluate.missing(jobs, conditions, out)
+    print(f"evaluations: {len(jobs)}, of which {len(jobs) - len(missing)} have their rows; {len(missing)} to do")
+    if request.dry_run:
+        for job in missing:
+            print(f"  {job.set_name} {'auto' if job.level is None else f'{job.level:g}'} {job.method.name}")
+        if missing:
+            print(f"  about {duration(evaluate.seconds_left(missing, conditions, request.root))}, measured here")
+        return 0.0
+    _check_writable(out)
+    before = evaluate.psnr_by_identity(out) if request.force else {}
+    with filelock.FileLock(out / ".evaluate.lock"):  # the second of two invocations sees the first one's rows
+        missing = jobs if again else evaluate.missing(jobs, conditions, out)
+        written = evaluate.run_jobs(missing, conditions, out, request.root, request.quiet)
+    print(f"{written} rows added to {out / rows.ROWS}", flush=True)
+    if not request.force:
+        return 0.0
+    change = evaluate.largest_change(before, evaluate.psnr_by_identity(out))
+    print(f"largest change of PSNR in rows of unchanged weights: {change:.4f} dB (allowed: {evaluate.SAME})")
+    return change
 
 
-def _lpips_trunk(asked: str) -> str | None:
-    if asked == "none":
-        return None
-    from mdrn.metrics import lpips_available
+def write_report(request: Request) -> None:
+    """Write summary, tables, figures and pages from the rows."""
+    if request.dry_run:
+        return
+    out = request.out
+    if not (out / rows.EVALUATIONS).exists() and not (out / rows.SPEED).exists():
+        raise UsageError(f"{out}: expected a folder with {rows.EVALUATIONS}, found none; run without --report-only")
+    written = report.write(out)
+    print(f"{len(written)} files written; read {written[0]}")
+    if report.update_readme(out.resolve().parent / "README.md", out):
+        print("table in the top README written")
 
-    if lpips_available(asked):
-        return asked
-    print(f"LPIPS: the weights of its trunk ({asked}) are not under TORCH_HOME; its cells stay empty")
-    return None
+
+def _jobs(request: Request, runs: list[Run]) -> list[evaluate.Job]:
+    """List the evaluations: released networks without a plan, the plan's with one; and methods without weights."""
+    files = [name for name in request.methods or () if name.endswith(".safetensors")]
+    patterns = [name for name in request.methods or () if name not in files]
+    asked = list(request.sets) if request.sets else None
+    usual = PLANS[request.preset].sets if request.preset else None
+    sets, found = testsets.choose(request.root, asked or (list(usual) if usual else None))
+    print(found)
+    available = [(method, sets) for method in methods.without_weights()]
+    if request.preset is None:
+        available += [(method, sets) for method in methods.networks(mdrn.list_models(), RELEASE)]
+    trained = [run for run in runs if run.finished]
+    outside = dict.fromkeys(run.teacher for run in trained if run.teacher and weights_exist(run.teacher))
+    outside = [name for name in outside if name not in {str(run.weights) for run in trained}]
+    available += [(methods.network(name, request.preset), sets) for name in outside]  # teachers are measured, too
+    for run in trained:
+        method = methods.network(run.weights, run.plan, run.arm, run.config.steps)
+        available.append((method, asked or list(run.sets or sets)))
+    names = [run.config.id for run in runs if not run.finished]  # a dry run leaves them so
+    chosen = evaluate.choose_methods([m for m, _ in available], patterns if request.methods else None, names)
+    chosen = {id(method) for method in chosen}
+    pairs = [(method, on) for method, on in available if id(method) in chosen]
+    pairs += [(method, sets) for method in methods.networks(files, "given")]
+    jobs = [job for m, on in pairs for job in evaluate.wanted([m], on, request.levels, bool(asked))]
+    coloured = {job.set_name for job in jobs if job.method.weights} | set(asked or ())
+    jobs = [job for job in jobs if testsets.SETS[job.set_name].channels == 1 or job.set_name in coloured]
+    return sorted(jobs, key=lambda job: list(testsets.SETS).index(job.set_name))  # each set is read once
+
+
+def _fetch(request: Request) -> None:
+    """Download what is missing of the images, or in a dry run say what would be."""
+    configs = [run.config for run in runs_of("", PLANS[request.preset], request.out)] if request.preset else []
+    folders = fetch.folders_of(list(request.sets) if request.sets else None, any("bsds" in c.data for c in configs))
+    absent = {folder: len(fetch.missing_images(folder, request.root)) for folder in folders}
+    listed = ", ".join(f"{folder} {count}" for folder, count in absent.items() if count)
+    print(f"images missing in {request.root}: {listed or 'none'}", flush=True)
+    if not request.dry_run:
+        request.root.mkdir(parents=True, exist_ok=True)
+        fetch.fetch(folders, request.root, request.fetch, request.quiet)
 
 
 def _check_writable(out: Path) -> None:
@@ -210,49 +247,88 @@ def _check_writable(out: Path) -> None:
         pass
 
 
-def _only_one(out: Path):
-    """Return a lock, so that of two invocations the second sees the first one's rows and repeats nothing."""
-    import filelock
-
-    return filelock.FileLock(out / ".evaluate.lock")
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:
+        self.exit(2, f"{self.prog}: {message}\n")
 
 
-def _report(out: Path) -> int:
-    if not (out / rows.ROWS).exists() and not (out / rows.SPEED).exists():
-        raise UsageError(f"{out}: expected a folder with {rows.ROWS}, found none; run without --report-only first")
-    written = report.write(out)
-    print(f"{len(written)} files written; read {written[0]}")
-    if overview.update(out.resolve().parent / "README.md", results.load(out)):
-        print("table in the top README written")
-    return 0
+def _parser() -> argparse.ArgumentParser:
+    plans = "\n".join(f"  {name:8} {known.summary}" for name, known in PLANS.items())
+    parser = _Parser(
+        prog="python -m benchmark.run",
+        description=__doc__.split("\n\n")[0],
+        epilog=f"plans:\n{plans}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--preset", choices=PLANS, help="train what is missing of this plan, then evaluate it; default: train nothing")
+    add("--data-root", metavar="DIR", help="folder of image sets (Set12, BSD68, Urban100, ...); default: MDRN_DATA")
+    add(
+        "--fetch",
+        metavar="HOST",
+        nargs="?",
+        const=fetch.HOST,
+        help="first download the images that are missing, into the data root or else a cache; default host: GitHub",
+    )
+    add("--out", metavar="DIR", help="rows, tables and figures; default: results, runs/smoke for --preset smoke")
+    add("--levels", metavar="L", type=float, nargs="+", help="noise levels; default: the set's, or a network's own")
+    add("--protocol", choices=("awgn", "clip8"), default="awgn", help="default: awgn, the literature's")
+    add("--methods", metavar="M", nargs="+", help="names, patterns ('mdrn_tiny*') or weights files; default: all")
+    add("--sets", metavar="SET", nargs="+", help=f"of {', '.join(testsets.SETS)}; default: those found, else samples")
+    add("--only", metavar="RUN", nargs="+", help="with --preset: train these runs alone, ids or patterns")
+    add("--teacher", metavar="T", help="with --preset: released id or weights file; default: the plan's")
+    add("--seeds", metavar="S", type=int, nargs="+", help="with --preset: training seeds")
+    add("--noise-seed", type=int, default=0, help="seed of the benchmark's noise; default: 0, the literature's")
+    add("--jobs", type=int, default=1, help="with --preset: runs that share the machine; default: 1")
+    add("--ray", metavar="ADDRESS", help="with --preset: train on a Ray cluster, 'auto' or its address; needs ray")
+    add("--device", default="cpu", help="cpu or cuda; default: cpu")
+    add("--lpips", choices=("alex", "squeeze", "none"), default="alex", help="trunk of LPIPS; default: alex")
+    add("--force", action="store_true", help="evaluate again what has rows already, and compare")
+    add("--retrain", action="store_true", help="with --preset: train finished runs again, and evaluate them")
+    add("--dry-run", action="store_true", help="say what would be done, and how long it takes here")
+    add("--report-only", action="store_true", help="write tables and figures again from the rows")
+    add("--quiet", action="store_true", help="no progress bars")
+    return parser
 
 
-def _compare(earlier: list[rows.Row], out: Path) -> int:
-    from benchmark.jobs import SAME, largest_change
+def parse(arguments: list[str] | None = None) -> Request:
+    """Turn the command line into a request.
 
-    change = largest_change(earlier, rows.newest(rows.read(out / rows.ROWS)))
-    print(f"largest change of PSNR in rows of unchanged weights: {change:.4f} dB (allowed: {SAME})")
-    return int(change > SAME)
+    Raises:
+        UsageError: if options do not go together, or a number is outside its limits.
+    """
+    said = _parser().parse_args(arguments)
+    for name in ("only", "seeds", "teacher", "ray", "retrain"):
+        if getattr(said, name) and not said.preset:
+            raise UsageError(f"--{name} needs --preset {'|'.join(PLANS)}")
+    for level in said.levels or []:
+        if not 0 < level <= 75:
+            raise UsageError(f"--levels: expected numbers above 0, up to 75, got {level:g}")
+    if said.jobs < 1:
+        raise UsageError(f"--jobs: expected at least 1, got {said.jobs}")
+    if not 0 <= said.noise_seed < 2**32:
+        raise UsageError(f"--noise-seed: expected 0 to 2**32 - 1, got {said.noise_seed}")
+    if not (said.device in ("cpu", "cuda") or said.device.startswith("cuda:")):
+        raise UsageError(f"--device: expected cpu or cuda, got {said.device!r}")
+    if said.device != "cpu" and not torch.cuda.is_available():
+        raise UsageError(f"--device {said.device}: torch sees no GPU here; use cpu")
+    root = data_root(said.data_root)
+    same = {f.name: getattr(said, f.name) for f in dataclasses.fields(Request) if hasattr(said, f.name)}
+    lists = {name: tuple(value) for name, value in same.items() if isinstance(value, list)}
+    trunk = None if said.lpips == "none" or said.report_only else _lpips_trunk(said.lpips)
+    made = {
+        "root": root or (fetch.cache_folder() if said.fetch else None),
+        "out": Path(said.out or ("runs/smoke" if said.preset == "smoke" else "results")),
+        "conditions": evaluate.Conditions(said.protocol, said.noise_seed, said.device, trunk),
+    }
+    return Request(**same | lists | made)
 
 
-def _one_line(error: Exception) -> str | None:
-    """Return one line for an error that a user can do something about, None for one that is a fault of this code."""
-    if isinstance(error, OSError):
-        where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror or error}"
-    known = [UsageError, rows.RowsError]
-    for module, name in (
-        ("mdrn.data", "DataError"),
-        ("mdrn.checkpoint", "CheckpointError"),
-        ("mdrn.trainer", "TrainingError"),
-        ("benchmark.evaluate", "EvaluationError"),
-        ("benchmark.jobs", "MethodError"),
-        ("benchmark.training", "PlanError"),
-        ("benchmark.cost", "CostError"),
-    ):
-        if module in sys.modules:
-            known.append(getattr(sys.modules[module], name))
-    return " ".join(str(error).split()) if isinstance(error, tuple(known)) else None
+def _lpips_trunk(asked: str) -> str | None:
+    if metrics.lpips_available(asked):
+        return asked
+    print(f"LPIPS: the weights of its trunk ({asked}) are not under TORCH_HOME; its cells stay empty")
+    return None
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """`python -m benchmark.showcase`: the picture of the README, and the numbers on it.
 
 One freely licensed photograph that scikit-image ships, the benchmark's noise, and what each method makes of it. Writes
-`showcase.png` and `showcase.csv` into the results folder. Nothing imports this module.
+`photograph_denoised.png` and its numbers into the results folder. Nothing imports this module.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ import torch
 
 import mdrn
 from benchmark.drawing import STYLE
-from benchmark.rows import write_bytes_atomically
 from mdrn import metrics, noise
 from mdrn.classical import non_local_means
+from mdrn.denoiser import MdrnError
+from mdrn.files.atomic import write_atomically
 
 CROP = (slice(60, 260), slice(140, 440))  # of 512 x 512, what the picture shows; PSNR is of the whole image
-TINY, BASE = "mdrn_tiny.plain_n25_s0", "mdrn.plain_n25_s0"
+TINY, BASE = "mdrn_tiny", "mdrn"
 LEVEL = 25
 
 
@@ -73,9 +74,9 @@ def main() -> int:
         writer.writerow(["image", "protocol", "noise_level", "method", "psnr"])
         for title, image in shown[:-1]:
             writer.writerow(["skimage camera", "awgn", LEVEL, title, f"{metrics.psnr(image, clean):.4f}"])
-        write_bytes_atomically(out / "showcase.csv", table.getvalue().encode())
-        write_bytes_atomically(out / "showcase.png", draw(shown, clean))
-    except (ValueError, OSError) as error:
+        write_atomically(out / "photograph_denoised.csv", table.getvalue().encode())
+        write_atomically(out / "photograph_denoised.png", draw(shown, clean))
+    except (MdrnError, OSError) as error:
         print(f"python -m benchmark.showcase: {error}", file=sys.stderr)
         return 2
     print(table.getvalue(), end="")

@@ -1,8 +1,8 @@
 """`python -m benchmark.speed`: how fast the presets are against well-known denoisers, on this machine.
 
 All are timed in turn, round after round, so that a busy moment hurts them alike; each network counts in its faster
-memory format, in fp32 unless its name says otherwise. Untrained weights suffice. Rows go to `speed.csv`; `design`
-imports this module.
+memory format, in fp32 unless its name says otherwise. Untrained weights suffice. Rows go to `speed.csv`, which keeps
+the newest run of a machine. Nothing imports this module.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import multiprocessing
 import statistics
 import sys
 import time
-import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -25,16 +24,16 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from benchmark import cost, results, rows, tables
-from benchmark.evaluate import exact_fp32
+from benchmark import rows, summary, tables
+from benchmark.baselines import DnCNN, FFDNet, gmacs
+from benchmark.evaluate import exact_fp32, machine_name, now
 from benchmark.methods import bm3d
-from benchmark.networks import DnCNN, FFDNet, gmacs
-from benchmark.provenance import surroundings
 from mdrn.allocator import reuse_freed_memory
 from mdrn.classical import CLASSICAL
-from mdrn.denoiser import count_parameters
+from mdrn.denoiser import MdrnError, count_parameters
 from mdrn.inference import restore
 from mdrn.model import MDRN, PRESETS
+from mdrn.train import git_revision
 
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 SIZES = (256, 512, 1024, 3464)  # sides of squares; the last one has 12 megapixels
@@ -47,14 +46,10 @@ Denoiser = Callable[[torch.Tensor, float], torch.Tensor]
 
 
 def networks() -> dict[str, nn.Module]:
-    """Return the networks to compare, with drawn weights: DnCNN (normalisation folded), FFDNet, the grey presets."""
+    """Return the networks to compare, with drawn weights: DnCNN, FFDNet and the grey presets."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        models = {"DnCNN": DnCNN().eval().folded(), "FFDNet": FFDNet()}
-        for model, stride in zip(models.values(), (1, 2), strict=True):  # what tiles need to know
-            model.stride = stride
-            model.receptive_field_radius = stride * sum(isinstance(layer, nn.Conv2d) for layer in model.body)
-            model.config = types.SimpleNamespace(channels=1)
+        models: dict[str, nn.Module] = {"DnCNN": DnCNN(), "FFDNet": FFDNet()}
         models |= {name: MDRN(config) for name, config in PRESETS.items() if config.channels == 1}
     return {name: model.eval() for name, model in models.items()}
 
@@ -84,7 +79,7 @@ def classical() -> dict[str, Denoiser]:
     """Return the classical denoisers to compare, BM3D where its package is installed."""
     chosen = {name: CLASSICAL[name] for name in ("non_local_means", "wavelet")}
     if importlib.util.find_spec("bm3d"):
-        chosen["BM3D"] = bm3d().prepare("cpu")
+        chosen["bm3d"] = bm3d
     return chosen
 
 
@@ -108,7 +103,7 @@ def measure(
         on_round: called after each round.
         limit: what would take more seconds for one image, by its time for a small one, is left out: a row without time.
     """
-    here = surroundings(device)
+    here = {"machine": machine_name(device), "threads": torch.get_num_threads(), "git": git_revision(), "start": now()}
     noisy = torch.rand(1, 1, size, size, generator=torch.Generator().manual_seed(0)).to(device)
     kinds = {name: _kinds(model, size) for name, model in models.items()}
     calls = {(name, kind): _call(models[name], kind, noisy) for name in models for kind in kinds[name]}
@@ -118,7 +113,7 @@ def measure(
         running = [key for key in calls if limit == math.inf or _predicted(models[key[0]], key[1], noisy) <= limit]
         for repeat in range(rounds + 1):
             for key in running:
-                elapsed = (_seconds if size <= WHOLE else cost.seconds)(calls[key], device)
+                elapsed = (_seconds if size <= WHOLE else seconds_of)(calls[key], device)
                 if repeat:
                     seconds[key].append(elapsed)
             on_round()
@@ -139,22 +134,45 @@ def measure(
                 fastest=1000 * min(times) if times else None,
                 repeats=len(times),
                 device=device,
-                machine=str(here["machine"]),
-                threads=int(here["threads"]),
                 torch=torch.__version__,
-                git=str(here["git"]),
-                start=str(here["start"]),
+                **here,
             )
         )
     return measured
 
 
+def seconds_of(call: Callable[[], object], device: str) -> float:
+    """Return the wall time of a call."""
+    start = time.perf_counter()
+    call()
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def peak_mib(call: Callable[[], object]) -> float | None:
+    """Return the memory in MiB that a call takes at most beyond what is taken; None where the system does not tell."""
+    status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+    def mib(field: str) -> float:
+        line = next(line for line in status.read_text().splitlines() if line.startswith(f"{field}:"))
+        return int(line.split()[1]) / 1024
+
+    try:
+        before = mib("VmRSS")
+        reset.write_text("5")  # the kernel forgets the process's earlier peak
+        call()
+        return round(mib("VmHWM") - before, 1)
+    except (OSError, StopIteration):
+        return None
+
+
 def _seconds(call: Callable[[], object], device: str) -> float:
     """Return the median wall time of a call over `_MIN_SECONDS`, after one that is not timed."""
-    cost.seconds(call, device)  # memory and caches as this one leaves them, not the one before it
+    seconds_of(call, device)  # memory and caches as this one leaves them, not the one before it
     times: list[float] = []
     while sum(times) < _MIN_SECONDS:
-        times.append(cost.seconds(call, device))
+        times.append(seconds_of(call, device))
     return statistics.median(times)
 
 
@@ -183,8 +201,8 @@ def _predicted(model: nn.Module | Denoiser, kind: str, noisy: torch.Tensor) -> f
     """Return the seconds that the whole image will take, judged by a corner of it."""
     side = min(_PROBE, noisy.shape[-1])
     probe = _call(model, kind, noisy[..., :side, :side])
-    cost.seconds(probe, noisy.device.type)
-    return cost.seconds(probe, noisy.device.type) * (noisy.shape[-1] / side) ** 2
+    seconds_of(probe, noisy.device.type)
+    return seconds_of(probe, noisy.device.type) * (noisy.shape[-1] / side) ** 2
 
 
 def peak_of(name: str, kind: str, size: int) -> float | None:
@@ -199,7 +217,7 @@ def _peak_here(name: str, kind: str, size: int) -> float | None:
     call = _call(model, kind, torch.rand(1, 1, size, size))
     with torch.inference_mode():
         _call(model, kind, torch.rand(1, 1, 32, 32))()  # what is imported and set up once
-        return cost.peak_mib(call, "cpu")
+        return peak_mib(call)
 
 
 def with_peaks(measured: list[rows.SpeedRow], on_each: Callable[[], object]) -> list[rows.SpeedRow]:
@@ -236,20 +254,26 @@ def main(arguments: list[str] | None = None) -> int:
     reuse_freed_memory()
     out = Path(options.out)
     try:
-        rows.read(out / rows.SPEED, rows.SpeedRow)  # a damaged file is found before the work, not after it
+        earlier = rows.read(out / rows.SPEED, rows.SpeedRow)  # damage is found before the work, not after it
         measured = []
         models = networks() | (in_bf16() if options.bf16 else {}) | (classical() if options.device == "cpu" else {})
         for size in options.sizes:
             with tqdm(desc=f"{size} x {size}", unit="step", disable=options.quiet) as bar:
                 timed = measure(models, size, options.repeats, options.device, bar.update, options.limit)
                 measured += with_peaks(timed, bar.update)
-        run = measured[0].run
-        rows.append(out / rows.SPEED, [dataclasses.replace(row, run=run) for row in measured], rows.SpeedRow)
-        for table in tables.speed(results.load(out)):
+        new = [dataclasses.replace(row, run=measured[0].run) for row in measured]
+        place = {_place(row) for row in new}
+        rows.write(out / rows.SPEED, [row for row in earlier if _place(row) not in place] + new, rows.SpeedRow)
+        for table in tables.speed(summary.load(out)):
             print(table.markdown())
-    except (OSError, rows.RowsError) as error:
+    except (OSError, MdrnError) as error:
         parser.error(str(error))
     return 0
+
+
+def _place(row: rows.SpeedRow) -> tuple:
+    """Return what a newer run takes the place of."""
+    return row.machine, row.threads, row.device, row.size
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""The images: where they lie, and proof that they are the ones everybody else uses.
+"""The images: one record for each set says where it lies, where it comes from and what noise it has.
 
-Decoded pixels of test images are compared with `facts/pixels.csv`, so PNG, BMP and lossless WebP of the same image all
-pass, under any file name; of BSDS500, which is trained on, the bytes of the JPEG files with `facts/bsds500.csv`.
+All are proved to be the ones everybody else uses: decoded pixels are compared with `facts/pixels.csv`, so PNG, BMP and
+lossless WebP of the same image all pass, under any file name; where JPEG files are the original, their bytes are.
 `evaluate`, `fetch` and `run` import this module; `datasets` and Pillow are imported when a set is loaded.
 """
 
@@ -12,83 +12,190 @@ import dataclasses
 import functools
 import glob
 import hashlib
+import io
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from mdrn import metrics, noise
 from mdrn.data import DATA_ROOT_VARIABLE, SUFFIXES, DataError, bsds500_excluded, read_uint8, sample_files
 
 FACTS = Path(__file__).parent / "facts"
 TRAINING_SET = "BSDS500"
-HELD_OUT_SAMPLES = 2  # the first samples are never trained on, see mdrn.data.training_files
+BY_BYTES = {TRAINING_SET: "bsds500.csv", "PolyU": "polyu.csv"}  # folder: facts with the SHA-256 of its files
+SAMPLES, SAMPLES_RGB = "samples", "samples_rgb"
+JPEG_QUALITY = 90
 _NAMED = 5  # images named in an error before "and N more"
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
-    """Where a test set comes from and how it is read.
+class Remote:
+    """Where a folder of images is published.
 
     Args:
-        folder: its folder under the data root, also its name in pixels.csv; None for images that come with packages.
-        channels: 1 reads grey (Pillow's 'L'), 3 reads RGB.
-        title: what a table's caption calls it.
+        repository: on GitHub.
+        revision: commit.
+        folder: in the repository.
+        file: name of an image's file there, '{}' standing for the image's name.
+        local: name of its file here.
     """
 
-    folder: str | None
-    channels: int
-    title: str
+    repository: str
+    revision: str
+    folder: str
+    file: str = "{}.png"
+    local: str = "{}.png"
+
+    def path(self, name: str) -> str:
+        """Return the path of an image's file on the host."""
+        return f"{self.repository}/raw/{self.revision}/{self.folder}/{self.file.format(name)}"
 
 
-SETS: dict[str, Source] = {
-    "Set12": Source("Set12", 1, "Set12, 12 grey images"),
-    "BSD68": Source("BSD68", 1, "BSD68, 68 grey images"),
-    "Urban100": Source("Urban100", 1, "Urban100, 100 images in grey"),
-    "CBSD68": Source("CBSD68", 3, "CBSD68, 68 RGB images"),
-    "Urban100_rgb": Source("Urban100", 3, "Urban100, 100 RGB images"),
-    "samples": Source(None, 1, "scikit-image's bundled photographs, 5 images in grey"),
-    "samples_rgb": Source(None, 3, "scikit-image's bundled photographs, 4 RGB images"),
-    "samples_held_out": Source(None, 1, "the 2 bundled photographs that the smoke preset does not train on, in grey"),
-}
+def gaussian(clean: np.ndarray, level: float, protocol: str, seed: int) -> np.ndarray:
+    """Return the benchmark's noisy image, float32, see `mdrn.noise.benchmark_noisy`."""
+    return noise.benchmark_noisy(clean, level, protocol, seed)
+
+
+def gaussian_jpeg(clean: np.ndarray, level: float, protocol: str, seed: int) -> np.ndarray:
+    """Return the noisy image after 8 bits and JPEG, 4:2:0: float32 in [0, 1]."""
+    from PIL import Image
+
+    stream = io.BytesIO()
+    noisy = metrics.to_uint8(noise.benchmark_noisy(clean, level, seed=seed))
+    Image.fromarray(noisy).save(stream, "JPEG", quality=JPEG_QUALITY)
+    return np.asarray(Image.open(stream), dtype=np.float32) / 255.0
 
 
 @dataclasses.dataclass(frozen=True)
 class TestSet:
-    """Images to evaluate on, in a fixed order.
+    """Everything that the benchmark knows of a test set before its images are read.
 
     Args:
-        name: as in `SETS`.
-        channels: 1 or 3.
-        images: name -> (H, W) or (H, W, 3) uint8.
+        title: what tables call it.
+        channels: 1 reads grey (Pillow's 'L'), 3 reads RGB.
+        folder: its folder under the data root; None for photographs that come with scikit-image.
+        remote: where the folder is published.
+        picks: name -> whether the set has that image of the folder.
+        noise: makes the noisy image of a clean one; None where each image comes with a noisy one.
+        protocol: of its noise, if it has but one; None takes the one that is asked for.
+        levels: noise levels on the 8-bit scale that are evaluated by default; (None,) where nobody knows the level.
+        by_default: whether it is evaluated without being asked for.
+        large: whether slow methods leave it out unless it is asked for.
+        estimator: whether the noise-level estimator is measured on it.
     """
 
     __test__ = False  # not a pytest class
 
-    name: str
+    title: str
     channels: int
-    images: dict[str, np.ndarray]
+    folder: str | None = None
+    remote: Remote | None = None
+    picks: Callable[[str], bool] = lambda name: True
+    noise: Callable[[np.ndarray, float, str, int], np.ndarray] | None = gaussian
+    protocol: str | None = None
+    levels: tuple[float | None, ...] = (15.0, 25.0, 50.0)
+    by_default: bool = True
+    large: bool = False
+    estimator: bool = False
+
+
+_BY_CAMERA = ("Canon5D2", "Canon600D", "NikonD800")
+_FFDNET = ("cszn/FFDNet", "e787f46")
+_BSD68 = Remote(*_FFDNET, "testsets/BSD68")
+_CBSD68 = Remote(*_FFDNET, "testsets/CBSD68")
+_URBAN100 = Remote(
+    "jbhuang0604/SelfExSR",
+    "8f6dd8c1d20cb7e8792a7177b4f6fd677633f598",
+    "data/Urban100/image_SRF_4",
+    "{}_SRF_4_HR.png",  # SRF_2 is a set of half the size
+)
+_BSDS500 = Remote("BIDS/BSDS500", "a04b7c6c3a9f0ace74bf205c72a43d32e1c72722", "BSDS500/data/images", "{}", "{}")
+_POLYU = Remote("csjunxu/PolyU-Real-World-Noisy-Images-Dataset", "3af0f26", "CroppedImages", "{}", "{}")
+_CAMERA = {"folder": "PolyU", "remote": _POLYU, "noise": None, "protocol": "camera", "levels": (None,)}
+_JPEG = {"noise": gaussian_jpeg, "protocol": f"jpeg{JPEG_QUALITY}", "levels": (5.0, 10.0, 20.0)}
+
+
+def _decides(name: str) -> bool:
+    """Whether a PolyU crop is for decisions, not for reports."""
+    of_sony = name.startswith("Sony") and any(scene in name for scene in ("classroom", "plant", "door"))
+    return name.startswith("Canon80D") or of_sony
+
+
+SETS: dict[str, TestSet] = {
+    "Set12": TestSet("Set12, grey", 1, "Set12", Remote(*_FFDNET, "testsets/Set12")),
+    "BSD68": TestSet("BSD68, grey", 1, "BSD68", _BSD68, estimator=True),
+    "Urban100": TestSet("Urban100, in grey", 1, "Urban100", _URBAN100, large=True),
+    "CBSD68": TestSet("CBSD68, RGB", 3, "CBSD68", _CBSD68),
+    "Urban100_rgb": TestSet("Urban100, RGB", 3, "Urban100", _URBAN100, large=True),
+    "PolyU": TestSet("PolyU, real photographs", 3, picks=lambda name: name.startswith(_BY_CAMERA), **_CAMERA),
+    "PolyU_decisions": TestSet("PolyU, crops for decisions", 3, picks=_decides, by_default=False, **_CAMERA),
+    "validation": TestSet(
+        "validation split of BSDS500, in grey",
+        1,
+        TRAINING_SET,
+        _BSDS500,
+        picks=lambda name: name.startswith("val/"),
+        by_default=False,
+    ),
+    SAMPLES: TestSet("scikit-image's photographs, in grey", 1, estimator=True),
+    SAMPLES_RGB: TestSet("scikit-image's photographs, RGB", 3, picks=lambda name: name != "camera"),
+    "samples_jpeg": TestSet("noisy photographs saved as JPEG", 3, picks=lambda name: name != "camera", **_JPEG),
+    "samples_held_out": TestSet(
+        "the photographs that the smoke plan does not train on, in grey",
+        1,
+        picks=lambda name: name in ("camera", "astronaut"),
+        by_default=False,
+    ),
+}
+OFFLINE = (SAMPLES, SAMPLES_RGB, "samples_jpeg")  # what is evaluated where there is no data root
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+    """The images of a test set, in a fixed order.
+
+    Args:
+        name: as in `SETS`.
+        clean: name -> (H, W) or (H, W, 3) uint8.
+        noisy: name -> the same with the noise that they came with; None where noise is made.
+    """
+
+    name: str
+    clean: dict[str, np.ndarray]
+    noisy: dict[str, np.ndarray] | None = None
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA-256 over names, shapes and pixels: which images a row was computed on."""
+        """First 16 digits of the SHA-256 over names, shapes and pixels: which images a row was computed on."""
         digest = hashlib.sha256()
-        for name, image in self.images.items():
-            digest.update(f"{name} {image.shape}".encode() + image.tobytes())
-        return digest.hexdigest()
+        for images in (self.clean, self.noisy or {}):
+            for name, image in images.items():
+                digest.update(f"{name} {image.shape}".encode() + image.tobytes())
+        return digest.hexdigest()[:16]
+
+    def corrupted(self, image: str, level: float | None, protocol: str, seed: int) -> np.ndarray:
+        """Return the noisy version of an image, float32 in [0, 1] units, with `awgn` beyond them too."""
+        if self.noisy is not None:
+            return self.noisy[image].astype(np.float32) / np.float32(255.0)
+        return SETS[self.name].noise(self.clean[image], level, protocol, seed)
 
 
 @functools.cache
+def _facts(file: str) -> list[dict[str, str]]:
+    with (FACTS / file).open(newline="") as opened:
+        return list(csv.DictReader(opened))
+
+
 def expected_pixels(folder: str) -> dict[str, tuple[str, str]]:
     """Return {image name: (mode, SHA-256 of the decoded pixels)} of a set in facts/pixels.csv."""
-    with (FACTS / "pixels.csv").open(newline="") as file:
-        return {row["name"]: (row["mode"], row["sha256"]) for row in csv.DictReader(file) if row["set"] == folder}
+    return {row["name"]: (row["mode"], row["sha256"]) for row in _facts("pixels.csv") if row["set"] == folder}
 
 
-@functools.cache
-def expected_bytes() -> dict[str, str]:
-    """Return {'train/100075.jpg': SHA-256 of the file} of the BSDS500 images that are trained or validated on."""
-    with (FACTS / "bsds500.csv").open(newline="") as file:
-        return {row["file"]: row["sha256"] for row in csv.DictReader(file)}
+def expected_bytes(folder: str = TRAINING_SET) -> dict[str, str]:
+    """Return {'train/100075.jpg': SHA-256 of the file} of a folder of JPEG files."""
+    return {row["file"]: row["sha256"] for row in _facts(BY_BYTES[folder])}
 
 
 def check_pixels(path: Path, folder: str, name: str) -> None:
@@ -109,22 +216,36 @@ def check_training(root: Path | None) -> None:
     Raises:
         DataError: if an image is wrong, missing or extra; all are named.
     """
-    folder = locate(TRAINING_SET, root) if root else None
-    if folder is None:
-        raise DataError(f"expected {TRAINING_SET} in {root or 'a data root'}; give --data-root, or --fetch to download")
-    found = {f"{p.parent.name}/{p.name}": p for p in sorted(folder.rglob("*")) if p.suffix.lower() in SUFFIXES}
-    expected = expected_bytes()
-    faults = {
-        "wrong or corrupt": [
-            name
-            for name, path in found.items()
-            if name in expected and hashlib.sha256(path.read_bytes()).hexdigest() != expected[name]
-        ],
-        "missing": [name for name in expected if name not in found],
-        "extra": [name for name in found if name not in expected and name not in bsds500_excluded()],
+    _verified_files(TRAINING_SET, _folder(TRAINING_SET, root), bsds500_excluded())
+
+
+def _folder(folder: str, root: Path | None) -> Path:
+    found = locate(folder, root) if root else None
+    if found is None:
+        raise DataError(f"expected a folder {folder} in {root or 'a data root'}; give --data-root, or --fetch it")
+    return found
+
+
+def _verified_files(folder: str, here: Path, ignored: frozenset[str] = frozenset()) -> dict[str, Path]:
+    """Return {name in facts: file} of a folder whose files are compared byte by byte."""
+    expected = expected_bytes(folder)
+    subfolders = any("/" in name for name in expected)
+    found = {
+        f"{p.parent.name}/{p.name}" if subfolders else p.name: p
+        for p in sorted(here.rglob("*"))
+        if p.suffix.lower() in SUFFIXES
     }
+    wrong = [
+        name
+        for name, path in found.items()
+        if name in expected and hashlib.sha256(path.read_bytes()).hexdigest() != expected[name]
+    ]
+    missing = [name for name in expected if name not in found]
+    extra = [name for name in found if name not in expected and name not in ignored]
+    faults = {"wrong or corrupt": wrong, "missing": missing, "extra": extra}
     if any(faults.values()):
-        raise DataError(f"{folder}: not the {TRAINING_SET} of the recipe: {_describe(faults)}; get those again")
+        raise DataError(f"{here}: not the {folder} of the recipe: {_describe(faults)}; get those again")
+    return {name: found[name] for name in expected}
 
 
 def locate(folder: str, root: Path) -> Path | None:
@@ -132,50 +253,44 @@ def locate(folder: str, root: Path) -> Path | None:
     return next((p for p in sorted(root.glob("*")) if p.is_dir() and p.name.lower() == folder.lower()), None)
 
 
-def find_folder(name: str, root: Path | None) -> Path | None:
-    """Return the folder of a set under the data root, upper or lower case; None if it is not there.
+def is_there(name: str, root: Path | None) -> bool:
+    """Whether a set can be read: its folder is under the data root, or it needs none.
 
     Raises:
         DataError: if the data root itself is missing.
     """
     folder = SETS[name].folder
-    if root is None or folder is None:
-        return None
+    if folder is None or root is None:
+        return folder is None
     if not root.is_dir():
         raise DataError(f"{root}: expected a folder of image sets, got none; check --data-root or {DATA_ROOT_VARIABLE}")
-    return locate(folder, root)
+    return locate(folder, root) is not None
 
 
-def sets_found(root: Path | None) -> tuple[list[str], list[str]]:
-    """Return the names of the sets found under the data root, and of those not found; bundled samples are neither."""
-    names = [name for name, source in SETS.items() if source.folder]
-    found = [name for name in names if find_folder(name, root)]
-    return found, [name for name in names if name not in found]
+def choose(root: Path | None, asked: list[str] | None) -> tuple[list[str], str]:
+    """Return the test sets to use, and a sentence on what was found where.
+
+    Raises:
+        DataError: if a set that was asked for is unknown or not there.
+    """
+    for name in asked or []:
+        if name not in SETS:
+            raise DataError(f"--sets: expected some of {', '.join(SETS)}, got {name!r}")
+        if not is_there(name, root):
+            raise DataError(f"{name}: not found in {root or 'any data root'}; give --data-root, or --fetch it")
+    if asked:
+        return asked, f"test sets: {', '.join(asked)}"
+    usual = [name for name, known in SETS.items() if known.by_default and known.folder]
+    found = [name for name in usual if is_there(name, root)]
+    if not found:
+        where = f"no test set found in {root}" if root else "no data root given (--data-root or MDRN_DATA, or --fetch)"
+        return list(OFFLINE), f"{where}: evaluating on scikit-image's bundled photographs"
+    absent = [name for name in usual if name not in found]
+    missing = f"; not found: {', '.join(absent)}" if absent else ""
+    return [*found, "samples_jpeg"], f"test sets in {root}: {', '.join(found)}{missing}"
 
 
-def count(name: str) -> int:
-    """Return how many images a set has, without reading them."""
-    source = SETS[name]
-    return len(expected_pixels(source.folder)) if source.folder else len(_sample_files(name, source.channels))
-
-
-def pixels(name: str) -> int:
-    """Return how many pixels a set has, without reading them."""
-    source = SETS[name]
-    if source.folder:
-        with (FACTS / "pixels.csv").open(newline="") as file:
-            lines = [row for row in csv.DictReader(file) if row["set"] == source.folder]
-        return sum(int(row["height"]) * int(row["width"]) for row in lines)
-    from PIL import Image
-
-    total = 0
-    for path in _sample_files(name, source.channels):
-        with Image.open(path) as file:
-            total += file.width * file.height
-    return total
-
-
-def load(name: str, root: Path | None = None) -> TestSet:
+def load(name: str, root: Path | None = None) -> Images:
     """Read a test set and verify every pixel of it.
 
     Args:
@@ -187,19 +302,20 @@ def load(name: str, root: Path | None = None) -> TestSet:
     """
     if name not in SETS:
         raise DataError(f"set: expected one of {', '.join(SETS)}, got {name!r}")
-    source = SETS[name]
-    if source.folder is None:
-        files = _sample_files(name, source.channels)
-        return TestSet(name, source.channels, {path.stem: read_uint8(path, source.channels) for path in files})
-    folder = find_folder(name, root)
-    if folder is None:
-        raise DataError(f"{name}: expected a folder {source.folder} in {root or 'a data root'}, found none")
-    return TestSet(name, source.channels, _verified_images(source, folder))
-
-
-def _sample_files(name: str, channels: int) -> list[Path]:
-    files = sample_files()[:HELD_OUT_SAMPLES] if name == "samples_held_out" else sample_files()
-    return [path for path in files if channels == 1 or path.stem != "camera"]  # the one that is grey
+    known = SETS[name]
+    if known.folder is None:
+        files = [path for path in sample_files() if known.picks(path.stem)]
+        return Images(name, {path.stem: read_uint8(path, known.channels) for path in files})
+    here = _folder(known.folder, root)
+    if known.folder not in BY_BYTES:
+        return Images(name, {k: v for k, v in _verified_images(known, here).items() if known.picks(k)})
+    ignored = bsds500_excluded() if known.folder == TRAINING_SET else frozenset()
+    files = {file: path for file, path in _verified_files(known.folder, here, ignored).items() if known.picks(file)}
+    images = {Path(file).stem: read_uint8(path, known.channels) for file, path in files.items()}
+    if known.noise is not None:
+        return Images(name, images)
+    pairs = sorted(stem.removesuffix("_mean") for stem in images if stem.endswith("_mean"))
+    return Images(name, {pair: images[f"{pair}_mean"] for pair in pairs}, {p: images[f"{p}_real"] for p in pairs})
 
 
 def _list_with_datasets(folder: Path) -> list[Path]:
@@ -230,8 +346,8 @@ def _list_with_datasets(folder: Path) -> list[Path]:
             datasets.enable_progress_bars()
 
 
-def _verified_images(source: Source, folder: Path) -> dict[str, np.ndarray]:
-    expected = expected_pixels(source.folder)
+def _verified_images(known: TestSet, folder: Path) -> dict[str, np.ndarray]:
+    expected = expected_pixels(known.folder)
     names = {digest: name for name, (_, digest) in expected.items()}
     (mode,) = {mode for mode, _ in expected.values()}
     images: dict[str, np.ndarray] = {}
@@ -248,11 +364,11 @@ def _verified_images(source: Source, folder: Path) -> dict[str, np.ndarray]:
         elif name in images:
             faults["extra"].append(f"{path.name} (a second {name})")
         else:
-            images[name] = pixels if source.channels == 3 or mode == "L" else _to_grey(pixels)
+            images[name] = pixels if known.channels == 3 or mode == "L" else _to_grey(pixels)
     faulty = {Path(file).stem for file in faults["wrong pixels"] + faults["corrupt"]}
     faults["missing"] = [name for name in expected if name not in images and name not in faulty]
     if any(faults.values()):
-        raise DataError(f"{folder}: not the {source.folder} of the literature: {_describe(faults)}; get the set again")
+        raise DataError(f"{folder}: not the {known.folder} of the literature: {_describe(faults)}; get the set again")
     return {name: images[name] for name in expected}
 
 

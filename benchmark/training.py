@@ -1,125 +1,141 @@
-"""Training what a plan is missing: runs of one group side by side, groups one after another or several at once.
+"""Training what a plan lacks: each run once, one after another or several at once, here; `cluster` does so elsewhere.
 
 A finished run is never done again, a killed one goes on where it stopped, and two processes never do the same one.
-`run` imports this module.
+`run` and `cluster` import this module.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import json
 import multiprocessing
 import os
-import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import filelock
 import torch
-from mdrn.recipe import TrainConfig
-from mdrn.trainer import Trainer, build_criterion, draw_batch
 
-from benchmark.plan import Run, groups_of, teacher_missing, weights_exist
-from benchmark.report import CURVES
-from benchmark.rows import short_hash, write_atomically
-from mdrn import checkpoint, train
-from mdrn.data import PatchSource, read_uint8, sample_files
-from mdrn.distill import Guide
-from mdrn.teacher import TEACHERS
+from benchmark import rows
+from benchmark.plan import POOLS, Run, duration, teacher_missing
+from mdrn import train
+from mdrn.data import PatchSource, data_root, fresh_batch, read_uint8, sample_files, training_files
+from mdrn.denoiser import MdrnError
 
-_WARM_STEPS, _TIMED_STEPS = 3, 8
+_WARM_STEPS, _TIMED_STEPS = 2, 5
 
 
-class PlanError(ValueError):
+class PlanError(MdrnError):
     """A plan cannot be carried out; the message says what it lacks."""
 
 
-def train_group(
-    runs: list[Run], root: Path | None, device: str, threads: int | None = None, quiet: bool = False
-) -> list[Path]:
-    """Train what is unfinished of a group side by side, waiting for another process that is at it; keep the curves.
-
-    Returns:
-        The weights files.
-    """
+def train_one(run: Run, root: Path | None, device: str, threads: int | None = None, quiet: bool = False) -> Path:
+    """Train a run if it is not finished, waiting for another process that is at it; return its weights file."""
     if threads:
         torch.set_num_threads(threads)
-    with runs[0].lock():
-        waiting = [run for run in runs if not run.finished]
-        if waiting:
-            guides: dict[str, Guide] = {}
-            criteria = [build_criterion(_taught(run.config, run.teacher), guides) for run in waiting]
-            train.fit_together(
-                [run.config for run in waiting],
-                waiting[0].workplace,
-                root=root,
-                device=device,
-                criteria=criteria,
-                validations=waiting[0].validations,
-                quiet=quiet,
-            )
-            for run in waiting:
-                run.keep()
-        for run in runs:
-            write_atomically(run.out / CURVES / run.plan / run.curve.name, run.curve.read_text())
-    return [run.weights for run in runs]
+    with run.lock():
+        if not run.finished:
+            pools = run.out / POOLS
+            _fill_pool(run, root, pools, quiet)
+            options = {"teacher": run.teacher, "pools": pools, "plan": run.plan, "validations": run.validations}
+            train.fit(run.config, run.folder, root=root, device=device, quiet=quiet, **options)
+    keep_record(run)
+    return run.weights
 
 
-def _taught(config: TrainConfig, teacher: str | None) -> TrainConfig:
-    """Return the configuration with the file of its teacher in place of the teacher's name."""
-    return dataclasses.replace(config, teacher=teacher if config.teacher else None)
+def _fill_pool(run: Run, root: Path | None, pools: Path, quiet: bool) -> None:
+    """Make what the run lacks of stored draws and answers; one process at a time does so."""
+    if not run.config.pool:
+        return
+    pools.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(pools / ".lock"):
+        files = [path for name in run.config.data for path in training_files(name, data_root(root))]
+        source = PatchSource.from_files(files, run.config.model.channels)
+        train.draws(run.config, source, train.load_guide(run.config, run.teacher), pools, quiet)
+
+
+def keep_record(run: Run) -> None:
+    """Write what a finished run cost and gave to the results folder, once."""
+    said, config = json.loads(run.record.read_text()), run.folder.name.rpartition("-")[2]
+    history = said["history"]
+    row = rows.RunRow(
+        config=config,
+        plan=run.plan,
+        run=run.config.id,
+        arm=run.arm,
+        steps=said["steps"],
+        minutes=said["seconds"] / 60,
+        device=said["device"],
+        threads=said["threads"],
+        teacher=run.config.teacher or "",
+        validation=" ".join(f"{level}:{psnr:.3f}" for level, psnr in (history[-1]["psnr"] if history else {}).items()),
+    )
+    if any(known.config == config for known in rows.read(run.out / rows.RUNS, rows.RunRow)):
+        return
+    points = [
+        rows.CurvePoint(config, entry["step"], float(level), psnr)
+        for entry in history
+        for level, psnr in entry["psnr"].items()
+    ]
+    path = run.out / rows.CURVES / f"{run.plan}.csv"
+    rows.append(path, points, rows.CurvePoint, replaces=lambda point: (point.config, point.step, point.level))
+    rows.append(run.out / rows.RUNS, [row], rows.RunRow, replaces=lambda known: known.config)
 
 
 def train_all(runs: list[Run], root: Path | None, device: str, jobs: int = 1, quiet: bool = False) -> None:
-    """Train what is missing: the plan's own teacher, then `jobs` groups at a time, those that others are at last.
+    """Train what is missing: teachers first, then `jobs` runs at a time, those that others are at last.
 
     Raises:
         PlanError: if a teacher is missing; nothing is trained.
         TrainingError: if a run fails; the others' results are kept.
     """
     first, rest = in_order(runs)
-    for group in first + rest if jobs == 1 else first:
-        train_group(group, root, device, quiet=quiet)
+    for run in first + rest if jobs == 1 else first:
+        train_one(run, root, device, quiet=quiet)
     if jobs == 1:
         return
     threads = max(1, (os.cpu_count() or 1) // jobs)
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(jobs, mp_context=context, max_tasks_per_child=1) as pool:
-        futures = [pool.submit(train_group, group, root, device, threads, quiet) for group in rest]
+        futures = [pool.submit(train_one, run, root, device, threads, quiet) for run in rest]
         for future in concurrent.futures.as_completed(futures):
             future.result()
 
 
-def in_order(runs: list[Run]) -> tuple[list[list[Run]], list[list[Run]]]:
-    """Return the groups with something to train: teachers that others wait for, and the rest, in hand elsewhere last.
+def in_order(runs: list[Run]) -> tuple[list[Run], list[Run]]:
+    """Return what is to be trained: teachers that others wait for, and the rest, in hand elsewhere last.
 
     Raises:
         PlanError: if a teacher is missing.
     """
-    waiting = [run for run in runs if not run.finished]
+    for run in runs:
+        if run.finished:
+            keep_record(run)
+    waiting = sorted((run for run in runs if not run.finished), key=_in_hand)
     check_teachers(waiting, runs)
-    groups = sorted(groups_of(waiting), key=_in_hand)
     needed = {run.teacher for run in waiting}
-    first = [group for group in groups if str(group[0].weights) in needed]
-    return first, [group for group in groups if group not in first]
+    first = [run for run in waiting if str(run.weights) in needed]
+    return first, [run for run in waiting if run not in first]
 
 
-def check_teachers(wanted: list[Run], runs: list[Run]) -> None:
+def check_teachers(waiting: list[Run], runs: list[Run]) -> None:
     """See that each run that is to be trained has its teacher, or that it is one of `runs`.
 
     Raises:
         PlanError: if not.
     """
-    for run in wanted:
+    for run in waiting:
         if teacher_missing(run, runs):
             raise PlanError(
-                f"{run.config.id}: its teacher {run.teacher} is neither released nor a file; train it (`python -m mdrn "
-                "train --preset teacher --noise-level 0-75`) and give --teacher FILE, or train --only '*.plain_*'"
+                f"{run.label}: its teacher {run.teacher} is neither released nor a file; train it (`--preset release "
+                "--only 'teacher*'`) or give --teacher FILE, or train --only '*.plain_*'"
             )
 
 
-def _in_hand(group: list[Run]) -> bool:
-    lock = group[0].lock()
+def _in_hand(run: Run) -> bool:
+    lock = run.lock()
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
@@ -128,62 +144,59 @@ def _in_hand(group: list[Run]) -> bool:
     return False
 
 
-def seconds_per_step(runs: list[Run], device: str) -> float:
-    """Measure how long a step of these runs side by side takes here, on bundled photographs and without a trace.
+def describe(name: str, runs: list[Run], device: str, jobs: int) -> str:
+    """Return a plan as text: every run, what it cost or will cost, and what is missing for it."""
+    lines = [f"plan {name}: {len(runs)} runs, {sum(run.finished for run in runs)} done"]
+    step = _step_timer(device)
+    spent = left = 0.0
+    for run in runs:
+        if run.finished:
+            said = json.loads(run.record.read_text())
+            psnr = said["history"][-1]["psnr"] if said["history"] else {}
+            gave = "".join(f", {value:.2f} dB at {level}" for level, value in psnr.items())
+            lines.append(f"  {run.label}: done in {duration(said['seconds'])}{gave}")
+            spent += said["seconds"]
+        elif teacher_missing(run, runs):
+            lines.append(f"  {run.label}: waits for its teacher {run.teacher}, which is neither released nor a file")
+        else:
+            done, steps = run.steps_done, run.config.steps
+            state = f"at step {done} of {steps}" if done else f"missing, {steps} steps"
+            seconds = step(run) * (steps - done)
+            lines.append(f"  {run.label}: {state}, about {duration(seconds)}")
+            left += seconds
+    at_once = f", {jobs} runs at a time share the machine" if jobs > 1 else ""
+    lines.append(f"  training: {duration(spent)} recorded; about {duration(left)} left, measured here{at_once}")
+    return "\n".join(lines)
 
-    A teacher that is not there yet is stood in for by an untrained one.
+
+def _step_timer(device: str) -> Callable[[Run], float]:
+    """Return what tells the seconds that a step of a run takes here: measured once for each kind, without a teacher.
+
+    A step that reads stored answers takes about as long as a plain one.
     """
-    config, target = runs[0].config, torch.device(device)
+    measured: dict[str, float] = {}
+
+    def seconds(run: Run) -> float:
+        config = run.config
+        key = rows.short_hash([dataclasses.asdict(config.model), config.batch_size, config.patch_size])
+        if key not in measured:
+            measured[key] = seconds_per_step(config, device)
+        return measured[key]
+
+    return seconds
+
+
+def seconds_per_step(config: train.TrainConfig, device: str) -> float:
+    """Measure how long a plain step of a run takes here, on bundled photographs and without a trace."""
+    config = dataclasses.replace(config, strategy="plain", teacher=None, init_from=None)
+    target = torch.device(device)
     source = PatchSource.from_images([read_uint8(path, config.model.channels) for path in sample_files()[2:]], target)
-    with tempfile.TemporaryDirectory(prefix="mdrn-timing-") as folder:
-        guides: dict[str, Guide] = {}
-        configs = [_taught(run.config, _teacher_or_stand_in(run, Path(folder))) for run in runs]
-        trainers = [Trainer(config, build_criterion(config, guides), target) for config in configs]
+    run = train.Run(config, train.build_criterion(config, None), target, source.digest)
+    began = 0.0
     for step in range(_WARM_STEPS + _TIMED_STEPS):
         if step == _WARM_STEPS:
             began = time.perf_counter()
-        batch = draw_batch(config, source, step)
-        for trainer in trainers:
-            trainer.train_step(*batch)
-            trainer.check_finite()
+        generator = train.step_generator(config.seed, step, target)
+        run.train_step(fresh_batch(source, *config.batch_shape(0.0), config.noise_level, 0.0, generator), 0.5)
+        run.check_finite()
     return (time.perf_counter() - began) / _TIMED_STEPS
-
-
-def _teacher_or_stand_in(run: Run, folder: Path) -> str | None:
-    if run.teacher is None or weights_exist(run.teacher):
-        return run.teacher
-    path, config = folder / f"teacher{checkpoint.SUFFIX}", TEACHERS["teacher"]
-    if not path.exists():
-        header = checkpoint.Header(
-            id="teacher",
-            model=config,
-            noise_level=(0.0, 75.0),
-            strategy="plain",
-            seed=0,
-            patches=0,
-            recipe={},
-            data={},
-            git="",
-            torch=torch.__version__,
-            architecture="teacher",
-        )
-        checkpoint.write_weights(path, config.build(), header)
-    return str(path)
-
-
-def remaining_seconds(runs: list[Run], device: str) -> dict[str, float]:
-    """Return how long each unfinished run still takes on this machine, by its id: measured once for each kind of group.
-
-    Runs side by side have equal shares of their group's time.
-    """
-    measured: dict[str, float] = {}
-    left = {}
-    for group in groups_of([run for run in runs if not run.finished]):
-        config = group[0].config
-        strategies = [run.config.strategy for run in group]
-        key = short_hash([dataclasses.asdict(config.model), config.batch_size, config.patch_size, strategies])
-        if key not in measured:
-            measured[key] = seconds_per_step(group, device)
-        seconds = measured[key] * (config.steps - min(run.steps_done for run in group))
-        left |= {run.config.id: seconds / len(group) for run in group}
-    return left

@@ -1,7 +1,7 @@
-"""Training images in memory, seeded patches drawn from them on the device, and stored draws with a teacher's answers.
+"""Training images in memory, and seeded patches drawn from them on the device.
 
-`train` imports this module, and so may anything that needs the validation images. Pillow is imported when files are
-read.
+`train` and `pool` import this module, and so may anything that needs the validation images. Pillow is imported when
+files are read.
 """
 
 from __future__ import annotations
@@ -10,18 +10,16 @@ import csv
 import dataclasses
 import functools
 import hashlib
-import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from mdrn import camera, noise
+from mdrn import noise
 from mdrn.denoiser import MdrnError
-from mdrn.files.atomic import write_atomically
 
 DATA_ROOT_VARIABLE = "MDRN_DATA"
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -235,186 +233,3 @@ def fresh_batch(
     sigma = noise.spread(noise.draw_corners(noise_level, count, map_share, generator), size)
     noisy = noise.add_training_noise(clean, sigma, generator)
     return Batch(clean, noisy.contiguous(memory_format=torch.channels_last), sigma)
-
-
-Answer = Callable[[Batch, torch.Generator], torch.Tensor]
-
-
-class Pool:
-    """Draws of (patch, level, noise) made once and stored, with a teacher's answers to them, for many runs to read.
-
-    A draw is a patch of the largest size; smaller ones are cut from it. A run sees no cut twice under the same flip
-    and rotation. What is missing is made when it is asked for; killed, it goes on where it stopped.
-
-    Args:
-        folder: where pools are kept; this one's own folder in it is named by a hash of what follows.
-        source: the training images, on the CPU.
-        draws: number of draws, N.
-        size: side of a draw in pixels.
-        noise_level: lowest and highest level on the 8-bit scale.
-        map_share: see `noise.draw_corners`.
-        camera_share: share of the draws with the noise of photographs (see `mdrn.camera`), whose level is that of
-            white noise which disturbs coarse detail as much; RGB alone.
-    """
-
-    _CHUNK = 16
-    _SYMMETRIES = 8
-
-    def __init__(
-        self,
-        folder: Path,
-        source: PatchSource,
-        draws: int,
-        size: int,
-        noise_level: tuple[float, float],
-        map_share: float,
-        camera_share: float = 0.0,
-    ) -> None:
-        self.source, self.draws, self.size = source, draws, size
-        self.noise_level, self.map_share, self.camera_share = noise_level, map_share, camera_share
-        self.channels = source.pixels.shape[1]
-        said = ["pool-1", source.digest, draws, size, noise_level, map_share]
-        said = json.dumps(said + [camera_share] * (camera_share > 0))
-        self.folder = folder / f"pool-{hashlib.sha256(said.encode()).hexdigest()[:16]}"
-        self._open: dict[str, np.ndarray] = {}
-
-    def bytes_missing(self, keys: list[str]) -> int:
-        """Return how much disk space the draws and these answers will take, as far as they are not there yet."""
-        image = self.draws * self.channels * self.size**2
-        sizes = {"clean": image, "noisy": 2 * image} | dict.fromkeys(keys, 2 * image)
-        return sum(size for name, size in sizes.items() if not self._path(name).exists())
-
-    def fill(
-        self, answers: Mapping[str, Answer], progress: Callable[[int, int], None] = lambda done, total: None
-    ) -> None:
-        """Make what is missing of the draws and of a teacher's answers to them.
-
-        Args:
-            answers: key -> what gives the answers (B, C, P, P) to a batch.
-            progress: called with (draws done, draws in all) for each kind in turn.
-        """
-        shape = (self.draws, self.channels, self.size, self.size)
-        kinds = {"clean": np.uint8, "noisy": np.float16, "corners": np.float32} | dict.fromkeys(answers, np.float16)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for name, kind in kinds.items():
-            path = self._path(name)
-            if not path.exists():
-                whole = (self.draws, 1, 2, 2) if name == "corners" else shape
-                np.lib.format.open_memmap(path.with_suffix(".tmp"), "w+", kind, whole).flush()
-                os.replace(path.with_suffix(".tmp"), path)
-        arrays = {name: np.load(self._path(name), mmap_mode="r+") for name in kinds}
-        self._fill_from("draws", self._make_draws, arrays, progress)
-        for key, answer in answers.items():
-            self._fill_from(key, functools.partial(self._make_answers, key, answer), arrays, progress)
-        self._open = {name: np.load(self._path(name), mmap_mode="r") for name in kinds}
-
-    def _path(self, name: str) -> Path:
-        return self.folder / f"{name}.npy"
-
-    def _fill_from(self, name: str, make: Callable, arrays: dict[str, np.ndarray], progress: Callable) -> None:
-        counter = self.folder / f"{name}.done"
-        done = int(counter.read_text()) if counter.exists() else 0
-        for start in range(done, self.draws, self._CHUNK):
-            stop = min(start + self._CHUNK, self.draws)
-            make(arrays, slice(start, stop), torch.Generator().manual_seed(start))
-            if stop == self.draws or stop % (64 * self._CHUNK) == 0:
-                for array in arrays.values():
-                    array.flush()
-                write_atomically(counter, str(stop).encode())
-            progress(stop, self.draws)
-
-    def _make_draws(self, arrays: dict[str, np.ndarray], part: slice, generator: torch.Generator) -> None:
-        count = part.stop - part.start
-        clean = self.source.draw(count, self.size, generator)
-        corners = noise.draw_corners(self.noise_level, count, self.map_share, generator)
-        noisy = noise.add_training_noise(clean, noise.spread(corners, self.size), generator)
-        arrays["clean"][part] = clean.mul(255.0).round_().to(torch.uint8).numpy()
-        arrays["noisy"][part] = noisy.half().numpy()
-        arrays["corners"][part] = corners.numpy()
-        rng = np.random.default_rng(part.start)
-        for index in range(part.start, part.stop):
-            if self.camera_share and rng.random() < self.camera_share:
-                self._photograph(arrays, index, rng, generator)
-
-    def _photograph(
-        self, arrays: dict[str, np.ndarray], index: int, rng: np.random.Generator, generator: torch.Generator
-    ) -> None:
-        """Put a photograph in the place of a draw: its middle, for a camera may halve its size."""
-        scene = self.source.draw(1, 2 * self.size, generator)[0].mul(255.0).round_().to(torch.uint8)
-        clean, noisy = camera.photograph(scene.permute(1, 2, 0).numpy(), camera.Camera.draw(rng), rng)
-        top, left = ((side - self.size) // 2 for side in clean.shape[:2])
-        clean, noisy = (image[top : top + self.size, left : left + self.size] for image in (clean, noisy))
-        level = camera.white_level(noisy.astype(np.float32) - clean)
-        arrays["clean"][index] = clean.transpose(2, 0, 1)
-        arrays["noisy"][index] = (noisy / 255.0).transpose(2, 0, 1)
-        arrays["corners"][index] = noise.to_sigma(min(level, self.noise_level[1]))
-
-    def _make_answers(
-        self, key: str, answer: Answer, arrays: dict[str, np.ndarray], part: slice, generator: torch.Generator
-    ) -> None:
-        clean = torch.from_numpy(arrays["clean"][part]).float().div_(255.0)
-        noisy = torch.from_numpy(arrays["noisy"][part]).float().contiguous(memory_format=torch.channels_last)
-        sigma = noise.spread(torch.from_numpy(arrays["corners"][part]), self.size)
-        arrays[key][part] = answer(Batch(clean, noisy, sigma), generator).half().numpy()
-
-    def capacity(self, size: int) -> int:
-        """Return how many patches of `size` a run can see before one would repeat."""
-        return self.draws * (self.size // size) ** 2 * self._SYMMETRIES
-
-    def batch(self, seed: int, first: int, count: int, size: int, keys: list[str], used: int = 0) -> Batch:
-        """Return patches `first` to `first + count` in the order of a seed.
-
-        Args:
-            seed: of the order.
-            first: number of the first patch of this size that the run has not seen.
-            count: number of patches, B.
-            size: side in pixels, P; at most that of the draws.
-            keys: of the answers to read.
-            used: symmetries that the run has used up with patches of another size.
-
-        Raises:
-            DataError: if the pool has no more draws that the run has not seen.
-        """
-        cells = self.size // size
-        numbers = range(first, first + count)
-        rounds = [divmod(number // self.draws, cells**2) for number in numbers]
-        if used + rounds[-1][0] >= self._SYMMETRIES:
-            raise DataError(f"pool: {self.draws} draws are too few for a run of this length; expected a larger pool")
-        stacks: dict[str, list[np.ndarray]] = {name: [] for name in ("clean", "noisy", *keys)}
-        corners, maps = [], []
-        for number, (turn, cell) in zip(numbers, rounds, strict=True):
-            order = _order(seed, turn * cells**2 + cell, size, self.draws)
-            draw = int(order[number % self.draws])
-            symmetry = (draw + used + turn) % self._SYMMETRIES
-            top, left = (size * index for index in divmod(cell, cells))
-            window = (draw, slice(None), slice(top, top + size), slice(left, left + size))
-            for name, stack in stacks.items():
-                stack.append(_turned(self._open[name][window], symmetry))
-            corners.append(self._open["corners"][draw])
-            maps.append((top, left, symmetry))
-        tensors = {name: torch.from_numpy(np.stack(stack)).float() for name, stack in stacks.items()}
-        sigma = noise.spread(torch.from_numpy(np.stack(corners)), self.size)
-        if sigma.ndim == 4:
-            cut = [
-                _turned(level[:, top : top + size, left : left + size], symmetry)
-                for level, (top, left, symmetry) in zip(sigma.numpy(), maps, strict=True)
-            ]
-            sigma = torch.from_numpy(np.stack(cut))
-        return Batch(
-            clean=tensors["clean"].div_(255.0),
-            noisy=tensors["noisy"].contiguous(memory_format=torch.channels_last),
-            sigma=sigma,
-            answers={key: tensors[key] for key in keys},
-        )
-
-
-@functools.lru_cache(maxsize=4)
-def _order(seed: int, turn: int, size: int, draws: int) -> np.ndarray:
-    return np.random.default_rng([seed, turn, size]).permutation(draws)
-
-
-def _turned(patch: np.ndarray, symmetry: int) -> np.ndarray:
-    """Return (C, P, P) under one of the eight symmetries of a square."""
-    patch = patch[:, ::-1] if symmetry & 1 else patch
-    patch = patch[:, :, ::-1] if symmetry & 2 else patch
-    return patch.transpose(0, 2, 1) if symmetry & 4 else patch

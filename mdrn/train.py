@@ -25,7 +25,6 @@ from mdrn import checkpoint, metrics, noise
 from mdrn.data import (
     Batch,
     PatchSource,
-    Pool,
     data_root,
     fresh_batch,
     read_all,
@@ -36,6 +35,7 @@ from mdrn.denoiser import MdrnError
 from mdrn.distill import STRATEGIES, DistillConfig, Distilled, Guide, Supervised
 from mdrn.files.atomic import write_atomically
 from mdrn.model import PRESETS, ModelConfig
+from mdrn.pool import Pool
 from mdrn.teacher import TEACHERS, TeacherConfig
 
 RECIPE = "v3"  # version of the defaults below
@@ -66,7 +66,7 @@ class TrainConfig:
         patch_size: side of a patch in pixels.
         large_patches: share of the run, its end, on a quarter as many patches of twice the side.
         map_share: share of the patches whose noise level differs across them.
-        camera_share: share of the stored draws with the noise of photographs, see `mdrn.data.Pool`.
+        camera_share: share of the stored draws with the noise of photographs, see `mdrn.pool.Pool`.
         pool: number of stored draws of patch, level and noise that the run reads; 0 draws each patch afresh.
         data: training sets, see `mdrn.data.training_files`.
         loss: see `mdrn.distill.Supervised`.

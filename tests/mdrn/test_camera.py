@@ -4,6 +4,7 @@ from skimage.data import astronaut, chelsea
 
 from mdrn import data
 from mdrn.camera import Camera, photograph, white_level
+from mdrn.pool import Pool
 
 PLAIN = {"shot": 0.005, "read": 1e-5}
 
@@ -67,7 +68,7 @@ def test_the_smoother_the_noise_the_higher_its_level():
 
 def test_a_pool_holds_photographs_beside_white_noise(tmp_path):
     source = data.PatchSource.from_images([astronaut(), chelsea()])
-    pools = [data.Pool(tmp_path, source, 32, 32, (0.0, 75.0), 0.0, share) for share in (0.0, 0.5)]
+    pools = [Pool(tmp_path, source, 32, 32, (0.0, 75.0), 0.0, share) for share in (0.0, 0.5)]
     for pool in pools:
         pool.fill({})
     white, mixed = (pool.batch(0, 0, 32, 32, []) for pool in pools)

@@ -1,3 +1,4 @@
+import itertools
 import json
 import os
 import signal
@@ -179,14 +180,15 @@ def test_init_from_starts_from_given_weights(tmp_path):
 
 
 def test_a_run_ends_by_the_clock_with_its_schedule(tmp_path, monkeypatch):
-    rates, step = [], train.Run.train_step
+    ticks, rates, step = itertools.count(), [], train.Run.train_step
+    monkeypatch.setattr(train.time, "monotonic", lambda: 0.5 * next(ticks))
     monkeypatch.setattr(
         train.Run, "train_step", lambda self, b, p: rates.append(self.config.rate(p)) or step(self, b, p)
     )
-    weights = train.fit(config(steps=10**6, minutes=0.02), tmp_path, validations=2, quiet=True)
+    weights = train.fit(config(steps=10**6, minutes=0.5), tmp_path, validations=2, save_seconds=1e9, quiet=True)
     header, record = checkpoint.read_header(weights), json.loads(weights.with_suffix(".json").read_text())
-    assert 10 < header.steps == record["steps"] == len(rates) < 10_000 and len(record["history"]) == 2
-    assert 1.2 <= record["seconds"] < 3 and rates[-1] < 0.2 * max(rates)
+    assert 30 <= header.steps == record["steps"] == len(rates) <= 60 and len(record["history"]) == 2
+    assert 30 <= record["seconds"] < 32 and rates[-1] < 0.1 * max(rates)
     with pytest.raises(ValueError, match="minutes"):
         config(minutes=0)
 
@@ -235,55 +237,6 @@ def test_some_patches_have_levels_that_differ_across_them():
     found = ((batch.noisy - batch.clean) / batch.sigma).std()
     assert found.item() == pytest.approx(1.0, rel=0.02)
     assert noise.spread(noise.draw_corners((0, 75), 4, 0.0, torch.Generator()), 16).shape == (4,)
-
-
-def pool(folder, draws=24, size=16, map_share=0.5) -> data.Pool:
-    images = [np.random.default_rng(0).integers(0, 256, (40, 50), dtype=np.uint8)]
-    return data.Pool(folder, data.PatchSource.from_images(images), draws, size, (0.0, 75.0), map_share)
-
-
-def double(batch, generator):
-    return 2 * batch.noisy + batch.sigma.reshape(len(batch.sigma), 1, *batch.sigma.shape[2:] or (1, 1))
-
-
-@pytest.mark.parametrize("map_share", [0.0, 1.0])
-@pytest.mark.parametrize("size", [8, 16])
-def test_no_draw_repeats_and_answers_belong_to_their_patches(tmp_path, size, map_share):
-    stored = pool(tmp_path, map_share=map_share)
-    stored.fill({"twice": double})
-    seen = set()
-    for first in range(0, stored.capacity(size), 8):
-        batch = stored.batch(3, first, 8, size, ["twice"])
-        assert batch.clean.shape == batch.noisy.shape == (8, 1, size, size)
-        assert torch.allclose(batch.answers["twice"], double(batch, None), atol=4e-3)
-        assert ((batch.noisy - batch.clean) / batch.sigma.reshape(8, 1, *batch.sigma.shape[2:] or (1, 1))).std() < 1.5
-        seen.update(patch.numpy().tobytes() for patch in batch.noisy)
-    assert len(seen) == stored.capacity(size) == 24 * 8 * (16 // size) ** 2
-    with pytest.raises(data.DataError, match="too few"):
-        stored.batch(3, stored.capacity(size), 8, size, [])
-    assert not torch.equal(stored.batch(4, 0, 8, size, []).noisy, stored.batch(3, 0, 8, size, []).noisy)
-    used = {patch.numpy().tobytes() for patch in stored.batch(3, 0, 24, 16, [], used=7).noisy}
-    assert len(used) == 24
-
-
-def test_a_pool_goes_on_where_it_was_interrupted(tmp_path):
-    whole, cut, calls = pool(tmp_path / "a", 40), pool(tmp_path / "b", 40), []
-
-    def stop_once(batch, generator):
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return torch.rand(batch.clean.shape, generator=generator)
-
-    assert whole.bytes_missing(["x"]) == 40 * 256 * 5
-    with pytest.raises(KeyboardInterrupt):
-        cut.fill({"x": stop_once})
-    for stored in (cut, whole):
-        stored.fill({"x": stop_once})
-        assert stored.bytes_missing(["x"]) == 0
-    for name in ("clean", "noisy", "corners", "x"):
-        first, second = (np.load(p.folder / f"{name}.npy") for p in (whole, cut))
-        assert np.array_equal(first, second)
 
 
 def test_plain_runs_read_the_pool_and_resume_to_the_same_bytes(tmp_path, monkeypatch):

@@ -1,0 +1,187 @@
+"""A results folder as pandas frames, and the tidy tables that everything else is drawn from.
+
+`summary.csv` has one line for each method, test set and noise level, measured here or published; `gains.csv` one for
+each comparison of a distilled with a plain network. `tables`, `figures`, `report` and `publish` import this module.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from benchmark import compare, rows
+from benchmark.testsets import FACTS
+from mdrn.files.atomic import write_atomically
+
+SUMMARY, GAINS = "summary.csv", "gains.csv"
+RELEASE, PUBLISHED = "release", "published"  # plans: what comes with the package, and what others printed
+RUN_ID = re.compile(r"^(?P<size>.+)\.(?P<strategy>[a-z_]+)_n(?P<trained>[\d.]+(-[\d.]+)?)_s(?P<seed>\d+)(\+auto)?$")
+COLUMNS = {  # of summary.csv: decimals of its numbers
+    "plan": None,
+    "method": None,
+    "size": None,
+    "strategy": None,
+    "trained": None,
+    "seed": 0,
+    "arm": None,
+    "steps": 0,
+    "set": None,
+    "level": None,
+    "protocol": None,
+    "noise_seed": 0,
+    "images": 0,
+    "psnr": 3,
+    "ssim": 4,
+    "lpips": 4,
+    "estimated": 2,
+    "level_error": 2,
+    "stages": None,
+    "parameters": 0,
+    "gmacs": 3,
+    "ms_512": 1,
+    "weights": None,
+    "source": None,
+}
+_TEXT = ("size", "strategy", "trained", "arm", "stages", "weights", "source")  # empty where they do not apply
+_TIMED_AS = {"DnCNN-S": "DnCNN", "FFDNet": "FFDNet"}  # published name: name in speed.csv
+_MS_SIZE = 512
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """What a results folder holds.
+
+    Args:
+        summary: the lines of summary.csv.
+        gains: the lines of gains.csv.
+        speed: rows of the newest speed run on each machine.
+        runs: what training cost and gave.
+        curves: validation in the course of those runs.
+        evaluations: how the numbers came about.
+    """
+
+    summary: pd.DataFrame
+    gains: pd.DataFrame
+    speed: pd.DataFrame
+    runs: pd.DataFrame
+    curves: pd.DataFrame
+    evaluations: pd.DataFrame
+
+    def write(self, out: Path) -> list[Path]:
+        """Write summary.csv and gains.csv."""
+        written = {SUMMARY: as_csv(self.summary, COLUMNS), GAINS: as_csv(self.gains, compare.COLUMNS)}
+        for name, text in written.items():
+            write_atomically(out / name, text.encode())
+        return [out / name for name in written]
+
+
+def load(out: Path) -> Results:
+    """Read and check a results folder; an empty one gives empty frames.
+
+    Raises:
+        RowsError: if a file is damaged, or an evaluation is not complete.
+    """
+    evaluations = _frame(rows.read_evaluations(out), rows.Evaluation)
+    plans = sorted(set(evaluations.plan))
+    images = _frame([row for plan in plans for row in rows.read(rows.rows_path(out, plan), rows.Row)], rows.Row)
+    images = images[images.evaluation.isin(evaluations.id)]
+    _check_complete(images, evaluations, out)
+    shared = evaluations.drop(columns=["lpips", "seconds"]).rename(columns={"id": "evaluation"})
+    joined = images.merge(shared, on="evaluation")
+    parts = joined.method.str.extract(RUN_ID)
+    joined = joined.assign(**{name: parts[name] for name in ("size", "strategy", "trained", "seed")})
+    speed = _newest_speed(out)
+    runs = _frame(rows.read(out / rows.RUNS, rows.RunRow), rows.RunRow)
+    paths = [out / rows.CURVES / f"{plan}.csv" for plan in sorted(set(runs.plan))]
+    curves = _frame([point for path in paths for point in rows.read(path, rows.CurvePoint)], rows.CurvePoint)
+    summary = pd.concat([_means(joined), _published()], ignore_index=True)
+    summary = summary.assign(
+        ms_512=_milliseconds(summary, speed), **summary[list(_TEXT)].astype(object).fillna("").astype(str)
+    )
+    numbers = {name: float for name in COLUMNS if name not in (*_TEXT, "plan", "method", "set", "protocol")}
+    summary = summary[list(COLUMNS)].astype(numbers)
+    summary = summary.sort_values(
+        ["plan", "method", "arm", "steps", "set", "level", "protocol", "noise_seed"], ignore_index=True
+    )
+    return Results(summary, compare.gains(joined), speed, runs, curves, evaluations)
+
+
+def as_csv(frame: pd.DataFrame, decimals: dict[str, int | None]) -> str:
+    """Write a frame as CSV, its numbers with so many decimals; None writes what they are."""
+    shown = frame.copy()
+    for name, places in decimals.items():
+        if places is not None or frame[name].dtype.kind == "f":
+            form = "{:g}" if places is None else f"{{:.{places}f}}"
+            shown[name] = ["" if pd.isna(value) else form.format(float(value)) for value in frame[name]]
+    return shown.to_csv(index=False, lineterminator="\n")
+
+
+def _frame(records: list, kind: type) -> pd.DataFrame:
+    names = [field.name for field in dataclasses.fields(kind)]
+    frame = pd.DataFrame([[getattr(record, name) for name in names] for record in records], columns=names)
+    numbers = {f.name: float for f in dataclasses.fields(kind) if f.type in ("float", "float | None", "int | None")}
+    return frame.astype(numbers)
+
+
+def _check_complete(images: pd.DataFrame, evaluations: pd.DataFrame, out: Path) -> None:
+    found = images.groupby("evaluation").image.agg(["size", "nunique"]).reindex(evaluations.id, fill_value=0)
+    for (number, count), expected in zip(found.iterrows(), evaluations.itertuples(), strict=True):
+        if not count["size"] == count["nunique"] == expected.images:
+            raise rows.RowsError(
+                f"{rows.rows_path(out, expected.plan)}: expected {expected.images} images of {expected.method} on "
+                f"{expected.set} (evaluation {number}), each once, got {count['size']} rows; restore the file"
+            )
+
+
+def _means(joined: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean over the images of each evaluation."""
+    key = ["plan", "method", "size", "strategy", "trained", "seed", "arm", "steps", "set", "level"]
+    key += ["protocol", "noise_seed", "parameters", "gmacs", "weights", "images"]
+    joined = joined.assign(level_error=(joined.estimated - joined.level).abs())
+    lines = []
+    for _, group in joined.groupby("evaluation", sort=False):
+        numbers = {n: group[n].mean(skipna=False) for n in ("psnr", "ssim", "lpips", "estimated", "level_error")}
+        lines.append({name: group[name].iloc[0] for name in key} | numbers | {"stages": _stages(group.stages)})
+    return pd.DataFrame(lines, columns=[*key, "psnr", "ssim", "lpips", "estimated", "level_error", "stages"])
+
+
+def _stages(texts: pd.Series) -> str:
+    table = texts.str.split(expand=True).astype(float)
+    return " ".join(f"{mean:.3f}" for mean in table.mean())
+
+
+@functools.cache
+def _published() -> pd.DataFrame:
+    """Return what others printed, as lines of the summary."""
+    frame = pd.read_csv(FACTS / "published_psnr.csv")
+    frame = frame.assign(plan=PUBLISHED, protocol="awgn", parameters=frame.params_m * 1e6, gmacs=frame.gmacs_256)
+    frame = frame.assign(method=frame.method, strategy="", arm="", size=frame.method, stages="", weights="")
+    kept = ["plan", "method", "size", "arm", "set", "level", "protocol", "psnr", "parameters", "gmacs", "source"]
+    return frame.assign(source=frame.year.astype(str) + ", " + frame.source)[kept]
+
+
+def _newest_speed(out: Path) -> pd.DataFrame:
+    speed = _frame(rows.read(out / rows.SPEED, rows.SpeedRow), rows.SpeedRow)
+    if speed.empty:
+        return speed
+    return speed[speed.run == speed.groupby(["machine", "threads", "device", "size"]).run.transform("last")]
+
+
+def _milliseconds(summary: pd.DataFrame, speed: pd.DataFrame) -> list[float | None]:
+    """Return each line's time for 512 x 512 on the CPU, of a network with this name and so many parameters."""
+    on_cpu = speed[(speed.device == "cpu") & (speed["size"] == _MS_SIZE)]
+    times = on_cpu.groupby(["network", "parameters"]).milliseconds.min().to_dict()
+    found = []
+    for line in summary.itertuples():
+        if line.plan == PUBLISHED:
+            own = [ms for (name, _), ms in times.items() if name == _TIMED_AS.get(line.method)]
+            found.append(own[0] if own else None)
+        elif pd.isna(line.parameters):
+            found.append(times.get((line.method.removesuffix(rows.AUTO), 0)))
+        else:
+            found.append(times.get((line.size, line.parameters)))
+    return found

@@ -1,0 +1,21 @@
+"""`torch.hub.load` works from a clone, in a process that knows nothing of this one."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CLONE = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("name", ["mdrn", "mdrn_tiny_rgb"])
+def test_torch_hub_loads_a_network_from_a_clone(name, tmp_path):
+    code = (
+        f"import torch; network = torch.hub.load({str(CLONE)!r}, {name!r}, source='local');"
+        "print(network.header.id, tuple(network(torch.rand(1, network.config.channels, 9, 7), 0.1).shape))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    channels = 3 if name.endswith("rgb") else 1
+    assert result.stdout.startswith(f"{name}.") and f"(1, {channels}, 9, 7)" in result.stdout

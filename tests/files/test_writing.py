@@ -177,3 +177,12 @@ def test_codec_libraries_are_not_imported_with_the_package():
     code = "import sys, mdrn.files; print(sorted({'PIL', 'pyvips', 'tifffile'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_readme_s_way_to_read_and_write(tmp_path):
+    import mdrn
+
+    write_image(tmp_path / "photo.tif", noise(37, 31, dtype="uint16"))
+    file = mdrn.read_image(tmp_path / "photo.tif")
+    mdrn.write_image(tmp_path / "clean.tif", file.pixels, like=file)
+    assert np.array_equal(mdrn.read_image(tmp_path / "clean.tif").pixels, file.pixels)

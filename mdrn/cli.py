@@ -15,10 +15,12 @@ from pathlib import Path
 
 from mdrn import __version__
 
-EXIT_CODES = (
-    "exit codes: 0 all is done, or was already; 2 a mistake in the call, or something that could not be done, said in "
-    "one line each on stderr; 130 interrupted. Files are written whole or not at all."
-)
+EXIT_CODES = """\
+exit codes:
+  0    all is done, or was already
+  2    a mistake in the call, or something that could not be done, said in one line each on stderr
+  130  interrupted; files are written whole or not at all, so running it again does the rest
+"""
 _EXTRAS = {"timm": "train", "skimage": "train", "onnx": "onnx", "onnxruntime": "onnx", "onnxscript": "onnx"}
 _EXAMPLES = """\
 examples:

@@ -87,7 +87,7 @@ def add_png_blocks(png: bytes, blocks: list[Block]) -> bytes:
         struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
         for kind, content in blocks
     ]
-    return b"".join([png[:8], before[0], *added, *before[1:], png[at:]])
+    return b"".join([png[:8], before[0], *added, *before[1:], memoryview(png)[at:]])
 
 
 def read_jpeg_blocks(data: bytes) -> tuple[tuple[Block, ...], list[str]]:
@@ -121,8 +121,8 @@ def add_jpeg_blocks(jpeg: bytes, blocks: list[Block]) -> bytes:
     at = 2
     while jpeg[at] == 0xFF and 0xE0 <= jpeg[at + 1] <= 0xEF:
         at += 2 + struct.unpack_from(">H", jpeg, at + 2)[0]
-    added = b"".join(b"\xff" + kind + struct.pack(">H", len(content) + 2) + content for kind, content in blocks)
-    return jpeg[:at] + added + jpeg[at:]
+    added = (b"\xff" + kind + struct.pack(">H", len(content) + 2) + content for kind, content in blocks)
+    return b"".join([jpeg[:at], *added, memoryview(jpeg)[at:]])
 
 
 def _after_the_image(rest: bytes) -> list[str]:

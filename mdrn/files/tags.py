@@ -252,8 +252,9 @@ def rewrite_tags(tiff: bytes, exif: bytes | None, tags: Directory, page_at: int 
     except _MALFORMED as error:
         warnings.warn(f"TIFF cannot hold this EXIF ({error}), it is dropped", stacklevel=2)
     raw = {tag: entry for tag, entry in _raw_entries(tiff)[3].items() if tag not in RESOLUTION}
-    tiff += b"\0" * (len(tiff) % 2)
-    return tiff[:4] + struct.pack("<I", len(tiff)) + tiff[8:] + _pack_directory(extra, len(tiff), raw, page_at)
+    at = len(tiff) + len(tiff) % 2
+    directory = _pack_directory(extra, at, raw, page_at)
+    return b"".join([tiff[:4], struct.pack("<I", at), memoryview(tiff)[8:], bytes(at - len(tiff)), directory])
 
 
 def clean_exif(exif: bytes | None, name: str, turned: bool = False) -> bytes | None:

@@ -35,7 +35,7 @@ _HOLDS = {  # format -> sample types it can hold, and whether it can hold alpha
     "jpeg": (("uint8",), False),
     "webp": (("uint8",), True),
     "tiff": (("uint8", "uint16", "float32"), True),
-    "bmp": (("uint8",), False),
+    "bmp": (("uint8",), True),
 }
 _MAX_SIDE = {"jpeg": 65_500, "webp": 16_383}
 _JPEG_MARKER_BYTES = 65_533 - 29  # one JPEG marker, less the longest identifier (that of XMP)
@@ -322,6 +322,8 @@ def _encode_page(pixels: np.ndarray, like: ImageFile, big: bool, page_at: int = 
 def _encode_with_pillow(pixels: np.ndarray, like: ImageFile, format: str) -> bytes:
     from PIL import Image
 
+    if format == "bmp" and pixels.ndim == 3 and pixels.shape[2] == 2:
+        pixels = pixels[..., [0, 0, 0, 1]]
     options = {"icc_profile": like.icc, "exif": like.exif, "xmp": like.xmp}
     if format == "jpeg":
         options |= {"quality": 95, "subsampling": 0, "exif": like.exif and b"Exif\0\0" + like.exif}
@@ -333,7 +335,17 @@ def _encode_with_pillow(pixels: np.ndarray, like: ImageFile, format: str) -> byt
     given = {name: value for name, value in options.items() if value is not None}
     Image.fromarray(pixels).save(buffer, format, **given)
     data = buffer.getvalue()
+    if format == "bmp" and pixels.ndim == 3 and pixels.shape[2] == 4:
+        return _with_masks(data)
     return _finish_jpeg(data, like) if format == "jpeg" else data
+
+
+def _with_masks(bmp: bytes) -> bytes:
+    """Give a BMP of 32 bits a header of version 4, which alone says that the fourth byte is alpha."""
+    (size, offset), info, added = struct.unpack_from("<I4xI", bmp, 2), bmp[14:54], 68
+    masks = struct.pack("<5I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000, int.from_bytes(b"sRGB", "big"))
+    info = struct.pack("<I", len(info) + added) + info[4:16] + struct.pack("<I", 3) + info[20:] + masks + bytes(48)
+    return b"BM" + struct.pack("<I4xI", size + added, offset + added) + info + bmp[offset:]
 
 
 def _finish_jpeg(jpeg: bytes, like: ImageFile) -> bytes:

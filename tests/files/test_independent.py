@@ -6,6 +6,7 @@ import io
 import json
 import re
 import shutil
+import struct
 import subprocess
 
 import numpy as np
@@ -27,6 +28,7 @@ KINDS = [
     ("a.webp", "uint8", 4),
     ("a.bmp", "uint8", 1),
     ("a.bmp", "uint8", 3),
+    ("a.bmp", "uint8", 4),
 ]
 WRITTEN = {
     "EXIF": ["Artist=Zoë", "Make=Testcam", "ExposureTime=0.01", "DateTimeOriginal=2020:01:02 03:04:05", "LensModel=L"],
@@ -65,9 +67,20 @@ def file_of(name: str, pixels: np.ndarray) -> bytes:
         return tiff(pixels, compression="lzw", iccprofile=profile.get("icc_profile"), metadata=None, **kind, **alpha)
     if name.endswith(".webp"):
         return pillow(pixels, "WEBP", lossless=True, exact=True, **profile)
+    if name.endswith(".bmp") and channels == 4:
+        return bmp_with_alpha(pixels)
     if name.endswith(".bmp"):
         return pillow(pixels, "BMP", dpi=(300, 300))
     return pillow(pixels, "JPEG", quality=95, dpi=(300, 300), **profile)
+
+
+def bmp_with_alpha(pixels: np.ndarray) -> bytes:
+    """Return a BMP of version 5 with masks, as GIMP writes it."""
+    height, width = pixels.shape[:2]
+    header = struct.pack("<IiiHHIIiiII", 124, width, height, 1, 32, 3, pixels.size, 11811, 11811, 0, 0)
+    header += struct.pack("<IIII", 0xFF000000, 0xFF0000, 0xFF00, 0xFF) + b"BGRs" + bytes(64)
+    body = pixels[::-1, :, [3, 2, 1, 0]].tobytes()
+    return b"BM" + struct.pack("<I4xI", 14 + len(header) + len(body), 14 + len(header)) + header + body
 
 
 def pixels_of(name: str, data: bytes) -> np.ndarray:

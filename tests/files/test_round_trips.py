@@ -61,6 +61,15 @@ def test_webp_stores_grey_as_rgb():
     assert_same(read_image(encode_image(pixels, "webp")).pixels, np.dstack([pixels] * 3))
 
 
+def test_transparency_in_a_bmp():
+    pixels = noise(37, 31, 4)
+    data = encode_image(pixels, "bmp")
+    assert_same(read_image(data).pixels, pixels)
+    assert_same(np.asarray(Image.open(io.BytesIO(data))), pixels)
+    grey = read_image(encode_image(pixels[..., 2:], "bmp")).pixels
+    assert_same(grey[..., [0, 3]], pixels[..., 2:])
+
+
 @pytest.mark.parametrize("shape", [(37, 31), (37, 31, 3), (1, 1)], ids=str)
 def test_bmp(tmp_path, shape):
     pixels = noise(*shape)

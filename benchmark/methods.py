@@ -22,8 +22,8 @@ from benchmark.rows import AUTO, BASELINES, ESTIMATOR, short_hash
 from benchmark.testsets import TestSet
 from mdrn import checkpoint, classical, inference
 from mdrn.denoiser import MdrnError, count_parameters
+from mdrn.estimate import estimate_noise_level
 from mdrn.metrics import to_uint8
-from mdrn.noise import estimate_noise_level
 
 NOISY, BM3D, DEFAULT = "noisy", "bm3d", "mdrn.denoise"
 Restore = Callable[[torch.Tensor, float], list[torch.Tensor]]

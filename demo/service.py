@@ -17,7 +17,7 @@ import numpy as np
 
 from demo import catalogue
 from demo.errors import DemoError, told_to_the_visitor
-from mdrn import files, inference, noise
+from mdrn import estimate, files, inference
 
 MAX_PIXELS = 24_000_000
 MAX_FILE_SIZE = "64mb"
@@ -93,7 +93,7 @@ def inspect(path: Path) -> Upload:
     """
     source = read(path)
     with told_to_the_visitor(path):
-        noise_level = noise.estimate_noise_level(source.pixels)
+        noise_level = estimate.estimate_noise_level(source.pixels)
     height, width = source.pixels.shape[:2]
     return Upload(path.name, _kind(source), height * width, noise_level, source.format != "tiff")
 

@@ -7,20 +7,28 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import numbers
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import nn
 
-from mdrn import checkpoint, noise
-from mdrn.noise import estimate_noise_level
+from mdrn import checkpoint, estimate, noise
+from mdrn.denoiser import Denoiser, MdrnError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PILImage
 
 DTYPES = ("uint8", "uint16", "float16", "float32", "float64")
+_PILLOW_MODES = ("L", "LA", "RGB", "RGBA", "I;16", "F")
+_PILLOW_CONVERTED = {"1": "L", "P": "RGB", "PA": "RGBA"}
+_DIM_WHITES = (2.0**10 - 1, 2.0**12 - 1, 2.0**14 - 1)
 _UNKNOWN_WIDTH = 64  # for networks that do not say how many channels they work with
 _MIN_TILE, _MAX_TILE = 128, 1024
 _BLEND_VALUES = 2**20  # mixed at once, so that no float copy of a whole image is made
@@ -33,7 +41,8 @@ class Restoration:
 
     Args:
         image: the restored image, of the input's shape and dtype.
-        noise_level: the level that was removed, on the 8-bit scale.
+        noise_level: the level that was removed, on the 8-bit scale; where it differs over the image, the root mean
+            square.
         estimated: whether that level was estimated from the image.
         model: id of the network, or its class name.
         per_channel: whether a grey network restored the colours one by one.
@@ -51,101 +60,128 @@ class Restoration:
 
 
 def denoise(
-    image: np.ndarray,
-    noise_level: float | None = None,
-    model: str | Path | nn.Module | None = None,
-    **options: object,
-) -> np.ndarray:
-    """Remove Gaussian noise from an image: `restore(...).image`.
+    image: np.ndarray | PILImage,
+    noise_level: float | np.ndarray | None = None,
+    model: str | Path | Denoiser | None = None,
+    strength: float = 1.0,
+    *,
+    white_level: float | None = None,
+    tile: int | None = None,
+    device: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> np.ndarray | PILImage:
+    """Remove noise from an image.
 
     Colour goes through a colour network if there is one, else channel by channel through a grey one, with a warning.
+    An image whose channels are all equal is taken for grey, and they stay equal.
 
     Args:
-        image: (H, W) grey, (H, W, 2) grey with alpha, (H, W, 3) RGB or (H, W, 4) RGBA; uint8, uint16, or float in
-            [0, 1] units; any size from 1x1. Alpha is returned as it came.
-        noise_level: standard deviation on the 8-bit scale, 0 to 75, also for 16 bit and float; None estimates it.
-        model: released id, weights file, or a network: a torch module or anything else that obeys the same contract,
-            `network(noisy, sigma)` with `stride`, `receptive_field_radius` and `config.channels`; None takes the
-            released range network.
-        **options: see `restore`.
+        image: (H, W) or (H, W, 1) grey, (H, W, 2) grey with alpha, (H, W, 3) RGB or (H, W, 4) RGBA; uint8, uint16, or
+            float in [0, 1] units; any size from 1x1; or an image of Pillow's. Alpha is returned as it came, and so are
+            colours under alpha 0.
+        noise_level: standard deviation on the 8-bit scale, 0 to 75, also for 16 bit and float; an array (H, W) of
+            them where it differs from pixel to pixel; None estimates it. 0 returns the image itself.
+        model: a short name such as 'mdrn', a released id, a weights file, or a network that obeys `Denoiser`; None
+            takes the released network for the image's kind.
+        strength: 0 returns the input, 1 the restored image, between them a mixture; above 1, to 2, it multiplies the
+            noise level, for more smoothing.
+        white_level: the value of white where it is not the type's highest, such as 4095 for 12 bits in uint16. None
+            finds out for uint16 when the noise level is estimated.
+        tile: side of square tiles in pixels; None chooses from the memory at hand. Tiles overlap by the network's
+            receptive field, so the result does not depend on it beyond rounding.
+        device: 'cpu' or 'cuda'; None is the CPU, or where a given network already is.
+        progress: called with (done, total) after each tile; an exception it raises stops the work.
 
     Returns:
-        Same shape and dtype as `image`; float output is clipped to [0, 1].
+        Same kind, shape and dtype as `image`; float output is clipped to [0, 1].
 
     Raises:
-        ValueError: if image, level or network do not fit; the message says what to do.
+        MdrnError: if an argument does not fit; the message says what to do.
 
     Example:
         >>> noisy = np.random.default_rng(0).integers(0, 256, (37, 31), dtype=np.uint8)
         >>> denoise(noisy, noise_level=25).shape
         (37, 31)
     """
-    restoration = restore(image, noise_level, model, **options)
+    restoration = restore(
+        image,
+        noise_level,
+        model,
+        strength,
+        white_level=white_level,
+        tile=tile,
+        device=device,
+        progress=progress,
+    )
     if restoration.per_channel:
         warnings.warn(f"{restoration.model} is a grey network: colour was restored channel by channel", stacklevel=2)
-    return restoration.image
+    return restoration.image if isinstance(image, np.ndarray) else _as_pillow(restoration.image, image)
 
 
 def restore(
-    image: np.ndarray,
-    noise_level: float | None = None,
-    model: str | Path | nn.Module | None = None,
-    *,
+    image: np.ndarray | PILImage,
+    noise_level: float | np.ndarray | None = None,
+    model: str | Path | Denoiser | None = None,
     strength: float = 1.0,
+    *,
+    white_level: float | None = None,
     tile: int | None = None,
     device: str | None = None,
-    stages: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    stages: bool = False,
 ) -> Restoration:
-    """Remove Gaussian noise from an image and say what was done.
+    """Remove noise from an image and say what was done.
 
     Args:
-        image: as in `denoise`.
+        image: as in `denoise`; the result is an array also for Pillow's images.
         noise_level: as in `denoise`.
         model: as in `denoise`.
-        strength: 0 returns the input, 1 the restored image, between them a mixture.
-        tile: side of square tiles in pixels; None chooses from the memory at hand. Tiles overlap by the network's
-            receptive field, so the result does not depend on it beyond rounding.
-        device: 'cpu' or 'cuda'; None is the CPU, or where a given network already is.
+        strength: as in `denoise`.
+        white_level: as in `denoise`.
+        tile: as in `denoise`.
+        device: as in `denoise`.
+        progress: as in `denoise`.
         stages: whether to return the image after each stage too.
-        progress: called with (done, total) after each tile; an exception it raises stops the work.
 
     Raises:
-        ValueError: if image, level, strength, tile or network do not fit.
+        MdrnError: if an argument does not fit.
     """
     began = time.perf_counter()
-    _check_image(image)
-    if not isinstance(strength, numbers.Real) or not 0.0 <= strength <= 1.0:
-        raise ValueError(f"strength: expected 0 to 1, got {strength!r}")
+    image = _as_array(image)
+    if not isinstance(strength, numbers.Real) or not 0.0 <= strength <= 2.0:
+        raise MdrnError(f"strength: expected 0 to 2, got {strength!r}")
     if tile is not None and not (isinstance(tile, numbers.Integral) and tile >= 1):
-        raise ValueError(f"tile: expected a whole number of at least 1 pixel, got {tile!r}")
+        raise MdrnError(f"tile: expected a whole number of at least 1 pixel, got {tile!r}")
+    white = _white(image, white_level, estimated=noise_level is None)
     planes = image[..., None] if image.ndim == 2 else image
-    colours = planes.shape[2] - (planes.shape[2] in (2, 4))
-    network = _network(model, colours, noise_level, device)
-    noise_level, estimated = _level(image, noise_level, network)
-    per_channel = colours == 3 and _channels(network) == 1
-    if _channels(network) == 3 and colours == 1:
-        raise ValueError(f"image: {_name(network)} is a colour network, got a grey image; choose a grey network")
+    alpha = planes.shape[2] in (2, 4)
+    hidden = planes[..., -1] == 0 if alpha else None
+    seen = _with_hidden_filled(planes[..., :-1], hidden) if alpha else planes
+    equal = seen.shape[2] == 3 and all(np.array_equal(seen[..., 0], seen[..., c]) for c in (1, 2))
+    network = _network(model, 1 if equal else seen.shape[2], device)
+    channels = network.config.channels
+    if equal and channels == 1:
+        seen = seen[..., :1]
+    if channels == 3 and seen.shape[2] == 1:
+        raise MdrnError(f"image: {_name(network)} is a colour network, got a grey image; choose a grey network")
+    measured = np.dstack([seen, planes[..., -1:]]) if alpha else seen
+    levels, estimated = _levels(measured, noise_level, network, white)
+    levels = np.minimum(levels * max(1.0, strength), _range(network)[1])
 
-    groups = [[c] for c in range(colours)] if per_channel else [list(range(colours))]
     outputs = [np.array(planes) for _ in range(len(network.config.stages) if stages else 1)]
-    windows = list(_windows(planes.shape[:2], network, tile))
-    total, done = len(windows) * len(groups), 0
-    for group in groups:
-        for window in windows:
-            results = _run_window(network, planes, group, window, noise.to_sigma(noise_level), stages)
-            for output, result in zip(outputs, results, strict=True):
-                output[window.core][..., group] = _to_dtype(result, image.dtype)
-            done += 1
-            if progress:
-                progress(done, total)
-    mixed = [blend(image, output.reshape(image.shape), strength) for output in outputs]
+    for window, group, results in _passes(network, seen, levels, white, tile, stages, progress) if levels.any() else ():
+        for output, result in zip(outputs, results, strict=True):
+            values = result.mean(axis=2, keepdims=True) if equal else result
+            output[window.core][..., [0, 1, 2] if equal else group] = _to_dtype(values, image.dtype, white)
+    for output in outputs if alpha else ():
+        output[hidden] = planes[hidden]
+    mixed = [blend(image, output.reshape(image.shape), min(1.0, strength)) for output in outputs]
     return Restoration(
         image=mixed[-1],
-        noise_level=noise_level,
+        noise_level=float(np.sqrt(np.square(levels).mean())),
         estimated=estimated,
         model=_name(network),
-        per_channel=per_channel,
+        per_channel=channels < seen.shape[2],
         stages=tuple(mixed) if stages else (),
         seconds=time.perf_counter() - began,
     )
@@ -178,73 +214,155 @@ def default_model(channels: int) -> str:
     For RGB it is a colour network, the small one if there is no other, and a grey one while none is released.
 
     Raises:
-        ValueError: if none is released.
+        MdrnError: if none is released.
     """
     names = checkpoint.short_names()
     for preset in ("mdrn_rgb", "mdrn_tiny_rgb", "mdrn") if channels == 3 else ("mdrn",):
         if preset in names:
             return names[preset]
-    raise ValueError("no range network is released with this package; name one with model=")
+    raise MdrnError("no range network is released with this package; name one with model=")
 
 
 @functools.lru_cache(maxsize=64)
-def _load(id_or_path: str, device: str) -> nn.Module:
+def _load(id_or_path: str, device: str) -> Denoiser:
     return checkpoint.load(id_or_path, device)
 
 
-def _network(
-    model: str | Path | nn.Module | None, channels: int, noise_level: float | None, device: str | None
-) -> nn.Module:
+def _network(model: str | Path | Denoiser | None, channels: int, device: str | None) -> Denoiser:
     if isinstance(model, nn.Module):
         return model.to(device) if device else model
     if model is not None and not isinstance(model, str | Path):
         return model
-    if noise_level is not None:
-        noise.check_noise_level(noise_level)
     return _load(str(model) if model is not None else default_model(channels), device or "cpu")
 
 
-def _level(image: np.ndarray, noise_level: float | None, network: nn.Module) -> tuple[float, bool]:
+def _range(network: Denoiser) -> tuple[float, float]:
     header = getattr(network, "header", None)
-    low, high = header.noise_level if header else (0.0, noise.MAX_NOISE_LEVEL)
-    if noise_level is None:
-        if low == high:
-            return low, False
-        return min(max(estimate_noise_level(image), low), high), True
-    level = noise.check_noise_level(noise_level)
-    if not low <= level <= high:
-        trained = f"{low:g} alone" if low == high else f"{low:g} to {high:g}"
-        raise ValueError(
-            f"noise_level: {_name(network)} was trained for {trained}, got {level:g}; name another network"
-        )
-    return level, False
+    return header.noise_level if header else (0.0, noise.MAX_NOISE_LEVEL)
 
 
-def _name(network: nn.Module) -> str:
+def _levels(
+    image: np.ndarray, noise_level: float | np.ndarray | None, network: Denoiser, white: float
+) -> tuple[np.ndarray, bool]:
+    """Return levels (1, 1), for equal parts of the image, or for each pixel; and whether they were estimated."""
+    low, high = _range(network)
+    if noise_level is None and low < high:
+        whole, parts = estimate.estimate_level(image, _coarseness(network), white)
+        return np.clip(np.array([[whole]]) if parts is None else parts, low, high), True
+    if isinstance(noise_level, np.ndarray) and noise_level.ndim:
+        if noise_level.shape != image.shape[:2]:
+            raise MdrnError(f"noise_level: expected a map of shape {image.shape[:2]}, got {noise_level.shape}")
+        levels = noise_level.astype(np.float64)
+    else:
+        levels = np.array([[low if noise_level is None else noise.check_noise_level(noise_level)]])
+    for level in (levels.min(), levels.max()):
+        noise.check_noise_level(level)
+        if level and not low <= level <= high:
+            trained = f"{low:g} alone" if low == high else f"{low:g} to {high:g}"
+            raise MdrnError(
+                f"noise_level: {_name(network)} was trained for {trained}, got {level:g}; name another network"
+            )
+    return levels, False
+
+
+def _coarseness(network: Denoiser) -> float:
+    photo = _name(network).startswith("photo")  # which are told `camera.white_level` in training
+    return 1.0 if photo else estimate.COARSENESS
+
+
+def _sigma(levels: np.ndarray, shape: tuple[int, int], crop: tuple[slice, slice]) -> float | np.ndarray:
+    """Return sigma in a crop of an image of this shape: a number, or (h, w) between the levels of parts or pixels."""
+    if levels.size == 1:
+        return noise.to_sigma(float(levels.item()))
+    if levels.shape == shape:
+        return noise.to_sigma(levels[crop])
+    weights = []
+    for size, count, part in zip(shape, levels.shape, crop, strict=True):
+        place = ((np.arange(part.start, part.stop) + 0.5) * count / size - 0.5).clip(0, count - 1)
+        weights.append(np.maximum(0.0, 1.0 - np.abs(place[:, None] - np.arange(count))))
+    return noise.to_sigma(weights[0] @ levels @ weights[1].T)
+
+
+def _name(network: Denoiser) -> str:
     header = getattr(network, "header", None)
     return header.id if header else type(network).__name__
 
 
-def _channels(network: nn.Module) -> int:
-    return network.config.channels
-
-
-def _check_image(image: np.ndarray) -> None:
+def _as_array(image: object) -> np.ndarray:
+    """Return an image as an array of a supported shape and type; Pillow's palettes become colours."""
+    if type(image).__module__.startswith("PIL."):
+        if image.mode not in (*_PILLOW_MODES, *_PILLOW_CONVERTED):
+            raise MdrnError(f"image: expected grey or RGB, got Pillow's mode {image.mode}; use image.convert('RGB')")
+        mode = "RGBA" if "transparency" in image.info else _PILLOW_CONVERTED.get(image.mode, image.mode)
+        image = np.asarray(image if mode == image.mode else image.convert(mode))
+    if isinstance(image, str | Path):
+        raise MdrnError(f"image: expected an array, got the path {str(image)!r}; open it with PIL.Image.open first")
+    if isinstance(image, torch.Tensor):
+        raise MdrnError("image: expected an array, got a tensor; call a network itself: mdrn.load(...)(noisy, sigma)")
     if not isinstance(image, np.ndarray):
-        raise ValueError(f"image: expected a NumPy array, got {type(image).__name__}; np.asarray converts most images")
-    shape_ok = image.ndim in (2, 3) and (image.ndim == 2 or 2 <= image.shape[2] <= 4) and image.size > 0
-    if not shape_ok:
-        raise ValueError(f"image: expected (H, W), (H, W, 2), (H, W, 3) or (H, W, 4), got {image.shape}")
+        raise MdrnError(f"image: expected a NumPy array or an image of Pillow's, got {type(image).__name__}")
+    if image.ndim not in (2, 3) or (image.ndim == 3 and not 1 <= image.shape[2] <= 4) or image.size == 0:
+        raise MdrnError(f"image: expected (H, W), or (H, W, C) with 1 to 4 channels, got {image.shape}")
     if image.dtype.name not in DTYPES:
-        raise ValueError(f"image: expected {', '.join(DTYPES)}, got {image.dtype}; convert it first")
+        raise MdrnError(f"image: expected {', '.join(DTYPES)}, got {image.dtype}; convert it first")
+    return image
+
+
+def _as_pillow(restored: np.ndarray, image: PILImage) -> PILImage:
+    from PIL import Image
+
+    result = Image.fromarray(restored)
+    result.info = {key: value for key, value in image.info.items() if key != "transparency"}
+    return result
+
+
+def _white(image: np.ndarray, white_level: float | None, estimated: bool) -> float:
+    """Return the value of white; see that the image's values fit it."""
+    highest = estimate.white_of(image.dtype)
+    colours = image[..., :-1] if image.ndim == 3 and image.shape[2] in (2, 4) else image
+    least, most = float(colours.min()), float(colours.max())
+    if not (np.isfinite(least) and np.isfinite(most)):
+        raise MdrnError("image: expected finite values, got NaN or infinity; replace them first")
+    if white_level is not None and (not isinstance(white_level, numbers.Real) or not 0 < white_level < np.inf):
+        raise MdrnError(f"white_level: expected a positive number, got {white_level!r}")
     if image.dtype.kind == "f":
-        lowest, highest = float(image.min()), float(image.max())
-        if not (np.isfinite(lowest) and np.isfinite(highest)):
-            raise ValueError("image: expected finite values, got NaN or infinity; replace them first")
-        if lowest < -1.0 or highest > 2.0:
-            raise ValueError(
-                f"image: expected floats in [0, 1] units, got {lowest:g} to {highest:g}; divide by the white"
+        white = float(white_level or 1.0)
+        if least < -white or most > 2.0 * white:
+            raise MdrnError(
+                f"image: expected floats from 0 to {white:g}, got {least:g} to {most:g}; "
+                "divide by the maximum value, or give it as white_level="
             )
+        return white
+    if white_level is not None:
+        if not most <= white_level <= highest:
+            raise MdrnError(
+                f"white_level: expected {most:g}, the image's highest value, to {highest:g}, got {white_level:g}"
+            )
+        return float(white_level)
+    return next((w for w in _DIM_WHITES if most <= w), highest) if estimated and highest > 255 else highest
+
+
+def _with_hidden_filled(colours: np.ndarray, hidden: np.ndarray) -> np.ndarray:
+    """Return colours (H, W, C) with the mean of visible ones nearby where they are hidden (H, W)."""
+    if not hidden.any():
+        return colours
+    filled = _filled(colours.astype(np.float32), ~hidden)
+    return (np.round(filled) if colours.dtype.kind == "u" else filled).astype(colours.dtype)
+
+
+def _filled(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+    if known.all() or max(known.shape) == 1:
+        return np.where(known[..., None], values, 0.0)
+    height, width = known.shape
+    even = ((0, height % 2), (0, width % 2))
+    weights = np.pad(known, even).astype(np.float32)[..., None]
+    sums = np.pad(np.where(known[..., None], values, 0.0), (*even, (0, 0)))
+    for axis in (0, 1):
+        weights, sums = (
+            x.take(range(0, x.shape[axis], 2), axis) + x.take(range(1, x.shape[axis], 2), axis) for x in (weights, sums)
+        )
+    coarse = _filled(sums / np.maximum(weights, 1.0), weights[..., 0] > 0)
+    return np.where(known[..., None], values, coarse.repeat(2, axis=0).repeat(2, axis=1)[:height, :width])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -254,7 +372,7 @@ class _Window:
     inner: tuple[slice, slice]  # the core, in the crop
 
 
-def _windows(shape: tuple[int, int], network: nn.Module, tile: int | None) -> Iterator[_Window]:
+def _windows(shape: tuple[int, int], network: Denoiser, tile: int | None) -> Iterator[_Window]:
     stride = network.stride
     halo = -(-network.receptive_field_radius // stride) * stride
     side = tile or _tile_from_memory(network, halo)
@@ -272,7 +390,7 @@ def _windows(shape: tuple[int, int], network: nn.Module, tile: int | None) -> It
             yield _Window(tuple(core), tuple(crop), tuple(inner))
 
 
-def _tile_from_memory(network: nn.Module, halo: int) -> int:
+def _tile_from_memory(network: Denoiser, halo: int) -> int:
     import psutil
 
     budget = min(psutil.virtual_memory().available // 4, 400 * 2**20)
@@ -281,25 +399,43 @@ def _tile_from_memory(network: nn.Module, halo: int) -> int:
     return int(min(_MAX_TILE, max(_MIN_TILE, pixels**0.5 - 2 * halo)))
 
 
+def _passes(
+    network: Denoiser,
+    planes: np.ndarray,
+    levels: np.ndarray,
+    white: float,
+    tile: int | None,
+    stages: bool,
+    progress: Callable[[int, int], None] | None,
+) -> Iterator[tuple[_Window, list[int], list[np.ndarray]]]:
+    """Yield windows, the channels restored in them, and what came out, one image or one for each stage."""
+    colours, shape = planes.shape[2], planes.shape[:2]
+    groups = [list(range(colours))] if network.config.channels == colours else [[c] for c in range(colours)]
+    windows = list(_windows(shape, network, tile))
+    for done, (group, window) in enumerate(itertools.product(groups, windows), 1):
+        crop = planes[window.crop][..., group]
+        yield window, group, _run_window(network, crop, window, _sigma(levels, shape, window.crop), white, stages)
+        if progress:
+            progress(done, len(windows) * len(groups))
+
+
 def _run_window(
-    network: nn.Module, planes: np.ndarray, group: list[int], window: _Window, sigma: float, stages: bool
+    network: Denoiser, crop: np.ndarray, window: _Window, sigma: float | np.ndarray, white: float, stages: bool
 ) -> list[np.ndarray]:
-    crop = planes[window.crop][..., group]
-    scale = np.iinfo(crop.dtype).max if crop.dtype.kind == "u" else 1
-    values = np.ascontiguousarray(crop.transpose(2, 0, 1), dtype=np.float32) / np.float32(scale)
+    values = np.ascontiguousarray(crop.transpose(2, 0, 1), dtype=np.float32) / np.float32(white)
     device = next(network.parameters()).device if isinstance(network, nn.Module) else "cpu"
     noisy = torch.from_numpy(values)[None].to(device, memory_format=torch.channels_last)
+    if isinstance(sigma, np.ndarray):
+        sigma = torch.from_numpy(sigma.astype(np.float32))[None, None].to(device)
     with torch.inference_mode():
         images = network.progressive(noisy, sigma) if stages else [network(noisy, sigma)]
         rows, columns = window.inner
         cores = [image[0, :, rows, columns].permute(1, 2, 0).float().cpu().numpy() for image in images]
     if not all(np.isfinite(core).all() for core in cores):
-        raise ValueError(f"model: {_name(network)} gave NaN or infinity; its weights or its precision do not fit")
+        raise MdrnError(f"model: {_name(network)} gave NaN or infinity; its weights or its precision do not fit")
     return cores
 
 
-def _to_dtype(restored: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    clipped = np.clip(restored, 0.0, 1.0)
-    if dtype.kind == "u":
-        return np.round(clipped * np.float32(np.iinfo(dtype).max)).astype(dtype)
-    return clipped.astype(dtype)
+def _to_dtype(restored: np.ndarray, dtype: np.dtype, white: float) -> np.ndarray:
+    values = np.clip(restored, 0.0, 1.0) * np.float32(white)
+    return np.round(values).astype(dtype) if dtype.kind == "u" else values.astype(dtype)

@@ -1,4 +1,4 @@
-"""Everything about Gaussian noise: its units, its draws and its estimate. Any module may import it.
+"""Everything about Gaussian noise: its units and its draws. Any module may import it.
 
 Only this module converts between `noise_level` (standard deviation on the 8-bit scale, what people say: 15, 25, 50)
 and `sigma` (the same in [0, 1] units, what tensors hold).
@@ -117,67 +117,3 @@ def benchmark_noisy(image: np.ndarray, noise_level: float, protocol: str = "awgn
     if protocol == "clip8":
         noisy = np.round(np.clip(noisy, 0.0, 1.0) * 255.0) / 255.0
     return noisy.astype(np.float32)
-
-
-_BLOCK = 8
-_MAX_BLOCKS = 60_000
-_SMOOTH_FRACTION = 0.10
-_ROUNDS = 4  # of estimating, and leaving out the blocks so near to black or white that such noise is clipped
-_FINE = 10  # DCT coefficients (i, j) with i + j >= this are taken for noise
-
-
-def estimate_noise_level(image: np.ndarray) -> float:
-    """Estimate the level of white Gaussian noise in an image.
-
-    8x8 blocks are cosine transformed; the tenth with the least energy in their coarse coefficients is taken for
-    smooth, and the median absolute value of those blocks' fine coefficients is the noise. Fine coefficients of white
-    noise are independent of the coarse ones, so the choice of blocks does not bias them. Blocks within two
-    standard deviations of black or white are left out where others remain, for clipping hides noise (unless values
-    beyond show that nothing was clipped). Texture without any smooth part is
-    mistaken for noise, and noise that is not white (JPEG, most cameras) is underestimated.
-
-    Args:
-        image: (H, W) or (H, W, C), uint8, uint16, or float in [0, 1] units; with C 2 or 4 the last channel is alpha and
-            not looked at.
-
-    Returns:
-        Standard deviation on the 8-bit scale, 0 to 75; the root mean square over channels.
-
-    Example:
-        >>> rng = np.random.default_rng(0)
-        >>> 24 < estimate_noise_level(0.5 + rng.normal(0, 25 / 255, (128, 128))) < 26
-        True
-
-    Reference:
-        The selection follows the idea of Ponomarenko et al., "An automatic approach to lossy compression of AVIRIS
-        images", IGARSS 2007; the settings were chosen on the validation split.
-    """
-    channels = image[..., None] if image.ndim == 2 else image
-    if channels.shape[2] in (2, 4):
-        channels = channels[..., :-1]
-    white = float(np.iinfo(image.dtype).max) if image.dtype.kind in "ui" else 1.0
-    levels = [_estimate_channel(channels[..., c], white) for c in range(channels.shape[2])]
-    return float(min(MAX_NOISE_LEVEL, np.sqrt(np.mean(np.square(levels)))))
-
-
-def _estimate_channel(channel: np.ndarray, white: float) -> float:
-    missing = [(0, max(0, _BLOCK - size)) for size in channel.shape]
-    windows = np.lib.stride_tricks.sliding_window_view(np.pad(channel, missing, mode="symmetric"), (_BLOCK, _BLOCK))
-    step = max(_BLOCK // 2, int(np.ceil(np.sqrt(windows.shape[0] * windows.shape[1] / _MAX_BLOCKS))))
-    blocks = windows[::step, ::step].reshape(-1, _BLOCK, _BLOCK)
-    k = np.arange(_BLOCK)
-    basis = np.cos(np.pi * np.outer(k, 2 * k + 1) / (2 * _BLOCK)) * np.sqrt(np.where(k[:, None] == 0, 1, 2) / _BLOCK)
-    coefficients = basis @ (blocks.astype(np.float32) * (255.0 / white)) @ basis.T
-    order = np.add.outer(k, k)
-    coarse = np.square(coefficients[:, (order > 0) & (order < _FINE)]).sum(axis=1)
-    fine = np.abs(coefficients[:, order >= _FINE])
-    mean = coefficients[:, 0, 0] / _BLOCK
-    clipped = channel.min() >= 0 and channel.max() <= white
-    from_clipping = np.minimum(mean, 255.0 - mean) if clipped else np.full_like(mean, 1e9)
-    level = 0.0
-    for _ in range(_ROUNDS):
-        usable = from_clipping >= min(2 * level, np.quantile(from_clipping, 0.8))
-        count = min(usable.sum(), max(16, int(_SMOOTH_FRACTION * usable.sum())))
-        smooth = np.argpartition(np.where(usable, coarse, np.inf), count - 1)[:count]
-        level = float(np.median(fine[smooth])) / 0.6745
-    return level

@@ -46,28 +46,6 @@ def test_training_noise_has_its_sigma():
     assert noisy.max() > 1
 
 
-@pytest.mark.parametrize("level", [5, 15, 25, 50, 75])
-@pytest.mark.parametrize("kind", ["float", "uint8", "uint16", "rgba"])
-def test_estimate(level, kind):
-    clean = camera()[::2, ::2]
-    noisy = noise.benchmark_noisy(clean, level)
-    if kind == "uint8":
-        noisy = metrics.to_uint8(noisy)
-    elif kind == "uint16":
-        noisy = np.round(np.clip(noisy, 0, 1) * 65535).astype(np.uint16)
-    elif kind == "rgba":
-        noise_2 = noise.benchmark_noisy(clean, level, seed=1)
-        noisy = np.stack([noisy, noise_2, noisy, np.zeros_like(noisy)], axis=-1)
-    assert noise.estimate_noise_level(noisy) == pytest.approx(level, rel=0.12, abs=0.7)
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (3, 40), (8, 8), (5, 5, 3), (9, 9, 2)])
-def test_estimate_takes_any_size(shape):
-    assert 0 <= noise.estimate_noise_level(np.full(shape, 7, np.uint8)) < 1e-3
-    noisy = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    assert 0 <= noise.estimate_noise_level(noisy) <= 75
-
-
 def test_psnr_golden_and_edges():
     a = camera()
     b = np.clip(a.astype(int) + 3, 0, 255).astype(np.uint8)

@@ -1,14 +1,16 @@
 import tracemalloc
 import types
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import header_for, small_network
+from conftest import SMALL_STAGE, header_for, small_network
+from PIL import Image
 
 import mdrn
-from mdrn import checkpoint, inference
+from mdrn import checkpoint, estimate, inference
 from mdrn.inference import blend, default_model, denoise, restore
 from mdrn.model import ModelConfig
 
@@ -60,7 +62,9 @@ def test_depths_agree(network):
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"stages": 1}, {"entry": 1}, {"shared": True, "stages": 3}, {"fusion": "input"}], ids=str
+    "changes",
+    [{}, {"stages": (SMALL_STAGE,)}, {"entry": 1}, {"stages": (SMALL_STAGE,) * 3}, {"fusion": "cross"}],
+    ids=["two stages", "one stage", "full resolution", "three stages", "cross"],
 )
 @pytest.mark.parametrize("tile", [64, 100])
 def test_tiled_equals_whole(changes, tile):
@@ -175,8 +179,11 @@ def test_stages_are_the_networks_progress(network):
     ("image", "message"),
     [
         ([[1, 2]], "NumPy"),
+        ("photo.png", "path"),
+        (Path("photo.png"), "path"),
+        (torch.zeros(3, 9, 9), "tensor"),
+        (Image.new("CMYK", (9, 9)), "CMYK"),
         (np.zeros((2, 2, 5), np.uint8), "expected"),
-        (np.zeros((2, 2, 1), np.uint8), "expected"),
         (np.zeros((0, 4), np.uint8), "expected"),
         (np.zeros((2, 2), np.int32), "uint8"),
         (np.zeros((2, 2), bool), "uint8"),
@@ -190,7 +197,7 @@ def test_images_that_do_not_fit_are_refused(network, image, message):
 
 
 @pytest.mark.parametrize(
-    "options", [{"noise_level": 76}, {"noise_level": -1}, {"strength": 1.5}, {"tile": 0}, {"tile": 64.5}]
+    "options", [{"noise_level": 76}, {"noise_level": -1}, {"strength": 2.1}, {"strength": -0.1}, {"strength": "much"}, {"white_level": 0}, {"tile": 0}, {"tile": 64.5}]
 )
 def test_options_out_of_range_are_refused(network, image, options):
     with pytest.raises(ValueError, match=next(iter(options))):
@@ -230,6 +237,118 @@ def test_a_network_that_gives_no_numbers_is_refused(network, image):
         network.tails[-1].bias[0] = float("nan")
     with pytest.raises(ValueError, match="NaN"):
         restore(image, 25, network)
+
+
+@pytest.mark.parametrize("dtype", KINDS)
+@pytest.mark.parametrize("shape", [(37, 31), (37, 31, 1), (20, 11, 2), (20, 11, 3), (20, 11, 4)])
+def test_level_0_returns_the_image_itself(network, dtype, shape):
+    image = make(shape, dtype)
+    for level in (0, 0.0, np.zeros(shape[:2])):
+        result = restore(image, level, network, stages=True)
+        assert all(np.array_equal(out, image) for out in (result.image, *result.stages))
+    if np.dtype(dtype).kind == "f":
+        assert np.array_equal(restore(image + image, 0, network).image, image + image)
+
+
+def test_a_lone_channel_axis_stays(network):
+    image = make((37, 31), "uint8")
+    restored = denoise(image[..., None], 25, network)
+    assert restored.shape == (37, 31, 1) and np.array_equal(restored[..., 0], denoise(image, 25, network))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "F"])
+def test_images_of_pillow_are_taken_and_given(network, mode):
+    kind = {"I;16": "uint16", "F": "float32"}.get(mode, "uint8")
+    bands = {"LA": (2,), "RGB": (3,), "RGBA": (4,)}.get(mode, ())
+    image = Image.fromarray(make((37, 31, *bands), kind))
+    image = image.convert(mode) if mode in ("1", "P") else image
+    image.info["icc_profile"] = b"colours"
+    with warnings.catch_warnings(action="ignore"):
+        restored = denoise(image, 25, network)
+    assert restored.mode == {"1": "L", "P": "RGB"}.get(mode, mode) and restored.size == (31, 37)
+    assert restored.info["icc_profile"] == b"colours"
+    array = np.asarray(image.convert(restored.mode) if mode in ("1", "P") else image)
+    assert np.array_equal(np.asarray(restored), restore(array, 25, network).image)
+
+
+def test_equal_channels_are_grey_and_stay_equal(released):
+    released("mdrn_rgb.plain_n0-75_s0", channels=3)
+    grey = make((37, 31), "uint8")
+    alpha = make((37, 31), "uint8", seed=1) | np.uint8(1)
+    for image in (np.dstack([grey] * 3), np.dstack([grey] * 3 + [alpha])):
+        result = restore(image, 25)
+        assert result.model == "mdrn.plain_n0-75_s0" and not result.per_channel
+        assert all(np.array_equal(result.image[..., c], restore(grey, 25).image) for c in range(3))
+        named = restore(image, 25, "mdrn_rgb.plain_n0-75_s0").image
+        assert all(np.array_equal(named[..., c], named[..., 0]) for c in range(3))
+        assert not np.array_equal(named[..., 0], grey) and np.array_equal(named[..., 3:], image[..., 3:])
+
+
+@pytest.mark.parametrize("shape", [(40, 50, 2), (41, 51, 4), (1, 9, 4)])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("level", [None, 25])
+def test_colours_that_nobody_sees_change_nothing(shape, dtype, level):
+    network = small_network(channels=3 if shape[-1] == 4 else 1)
+    image = make(shape, dtype)
+    image[..., -1] = estimate.white_of(image.dtype)
+    hidden = np.random.default_rng(1).random(shape[:2]) < 0.2
+    hidden[shape[0] // 2 :] = True
+    image[hidden, -1] = 0
+    results = []
+    for value in (0, 1, 0.3):
+        image[hidden, :-1] = value * estimate.white_of(image.dtype)
+        results.append(restore(image, level, network, stages=True))
+        assert np.array_equal(results[-1].image[hidden], image[hidden])
+        assert np.array_equal(results[-1].image[..., -1], image[..., -1])
+    assert len({result.noise_level for result in results}) == 1
+    visible = [result.image[~hidden] for result in results]
+    assert all(np.array_equal(visible[0], other) for other in visible[1:])
+
+
+@pytest.mark.parametrize(("bits", "dtype"), [(10, "uint16"), (12, "uint16"), (14, "uint16")])
+def test_dim_data_is_restored_in_its_own_scale(network, bits, dtype):
+    white = 2**bits - 1
+    image = np.round(make((37, 31), "float64") * white).astype(dtype)
+    exact = restore(image / white, 25, network).image
+    dim = restore(image, 25, network, white_level=white).image
+    assert np.abs(dim / white - exact).max() <= 0.5 / white + 1e-6
+    estimated = restore(image, None, network)
+    assert np.abs(estimated.image - restore(image, None, network, white_level=white).image.astype(int)).max() == 0
+    full = restore(np.round(image / white * 65535).astype(np.uint16), None, network)
+    assert estimated.noise_level == pytest.approx(full.noise_level, rel=0.02)
+    with pytest.raises(ValueError, match="highest value"):
+        restore(image, 25, network, white_level=int(image.max()) - 1)
+
+
+def test_floats_may_have_another_white(network):
+    image = make((37, 31), "float32")
+    scaled = restore(image * 255, 25, network, white_level=255).image
+    assert np.abs(scaled / 255 - restore(image, 25, network).image).max() < 1e-5
+
+
+def test_levels_may_differ_from_pixel_to_pixel(network):
+    image = make((200, 150), "float32")
+    levels = np.repeat(np.linspace(0, 50, 150)[None], 200, axis=0)
+    whole = restore(image, levels, network)
+    assert whole.noise_level == pytest.approx(np.sqrt(np.square(levels).mean())) and not whole.estimated
+    assert np.abs(restore(image, levels, network, tile=64).image - whole.image).max() <= 1e-5
+    same = restore(image, np.full((200, 150), 25), network).image
+    assert np.abs(same - restore(image, 25, network).image).max() <= 1e-5
+    for wrong in (levels[:-1], levels + 30, levels - 1, levels * np.nan):
+        with pytest.raises(ValueError, match="noise_level"):
+            restore(image, wrong, network)
+
+
+def test_strength_above_1_multiplies_the_level(network):
+    image = make((37, 31), "uint8")
+    strong = restore(image, 20, network, 1.5)
+    assert strong.noise_level == 30 and np.array_equal(strong.image, restore(image, 30, network).image)
+    assert restore(image, 60, network, 2.0).noise_level == 75
+
+
+def test_a_wrong_name_gets_a_true_message(image):
+    with pytest.raises(TypeError, match=r"denoise\(\) got an unexpected keyword argument 'sigma'"):
+        denoise(image, sigma=25)
 
 
 def test_public_names():

@@ -1,0 +1,252 @@
+"""How noisy an image is: white noise, and also noise that is correlated, depends on brightness or went through JPEG.
+
+`inference`, the demo and the benchmark import this module. Statistics of many small windows go through a small network
+of 13,000 parameters for each of grey and colour; `tests/tools/train_estimate.py` trains it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from importlib import resources
+
+import numpy as np
+
+from mdrn.noise import MAX_NOISE_LEVEL
+
+_WINDOW, _STEP, _MAX_WINDOWS = 16, 11, 8000  # an odd step, so that windows meet a JPEG's grid in every phase
+_BLOCK = 8
+_ORDERS = ((1, 2), (3, 4), (5, 6), (7, 9), (10, 14))  # bands of DCT coefficients (i, j) by i + j, at full size
+_HALF_ORDERS = ((1, 2), (3, 5), (6, 14))  # and at half size
+_COARSE_BANDS = 4
+_QUANTILES = (0.03, 0.1, 0.3, 0.6)
+_SMOOTH = 0.1
+_FLOOR = 0.1  # keeps logarithms finite; the variance of rounding to 8 bits
+_CLIPPED = 0.1
+_OPPONENT = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]], np.float32) / np.sqrt([[3], [2], [6]]).astype(np.float32)
+_CELL_STEPS = 10  # parts of an image have about this many windows a side
+_WORTH_A_MAP = 1.8
+COARSENESS = 1.0  # of networks trained on white noise
+
+
+@dataclasses.dataclass(frozen=True)
+class Noise:
+    """The noise in an image, or in each of its parts, on the 8-bit scale.
+
+    Args:
+        fine: its standard deviation, the root mean square over channels.
+        coarse: that of white noise which disturbs coarse detail as much, see `camera.white_level`. For white noise
+            the two are equal; the smoother noise is, the higher is `coarse`.
+    """
+
+    fine: float | np.ndarray
+    coarse: float | np.ndarray
+
+    def level(self, coarseness: float) -> float | np.ndarray:
+        """Return the noise level at which a network does best with this noise, 0 to 75.
+
+        Args:
+            coarseness: how far the network is disturbed by coarse noise rather than by fine noise; 0 is `fine`, 1 is
+                `coarse`, and between and beyond them the logarithms are mixed. A property of each network.
+
+        Example:
+            >>> round(float(Noise(fine=5, coarse=20).level(0.5)), 1)
+            10.2
+        """
+        logs = (1.0 - coarseness) * np.log1p(self.fine) + coarseness * np.log1p(self.coarse)
+        return np.clip(np.expm1(logs), 0.0, MAX_NOISE_LEVEL)
+
+
+def _windows(image: np.ndarray, white: float) -> tuple[np.ndarray, np.ndarray, int]:
+    """Return windows (N, 16, 16, C) of an image (H, W, C) on the 8-bit scale, their corners (N, 2) and distance."""
+    missing = [(0, max(0, _WINDOW - size)) for size in image.shape[:2]]
+    padded = np.pad(image, [*missing, (0, 0)], mode="symmetric") if np.any(missing) else image
+    spans = [size - _WINDOW + 1 for size in padded.shape[:2]]
+    step = max(_STEP, int(np.ceil(np.sqrt(spans[0] * spans[1] / _MAX_WINDOWS))) | 1)
+    views = np.lib.stride_tricks.sliding_window_view(padded, (_WINDOW, _WINDOW), axis=(0, 1))[::step, ::step]
+    corners = np.stack(np.meshgrid(*(np.arange(n) * step for n in views.shape[:2]), indexing="ij"), -1).reshape(-1, 2)
+    windows = views.reshape(-1, image.shape[2], _WINDOW, _WINDOW).transpose(0, 2, 3, 1)
+    return windows.astype(np.float32) * np.float32(255.0 / white), corners, step
+
+
+@functools.cache
+def _transform(orders: tuple[tuple[int, int], ...]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Return the cosine transform of flattened blocks, (64, 64), and the coefficients of each band."""
+    k = np.arange(_BLOCK)
+    basis = np.cos(np.pi * np.outer(k, 2 * k + 1) / (2 * _BLOCK)) * np.sqrt(np.where(k[:, None] == 0, 1, 2) / _BLOCK)
+    order = np.add.outer(k, k).ravel()
+    return np.kron(basis, basis).T.astype(np.float32), [(order >= a) & (order <= b) for a, b in orders]
+
+
+def _energies(blocks: np.ndarray, orders: tuple[tuple[int, int], ...]) -> np.ndarray:
+    """Return (N, bands): the mean square of each band's coefficients in blocks (N, 8, 8)."""
+    transform, bands = _transform(orders)
+    squares = np.square(blocks.reshape(-1, _BLOCK * _BLOCK) @ transform)
+    return np.stack([squares[:, band].mean(axis=1) for band in bands], axis=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Described:
+    """What is known of windows: energies by band of brightness and of colour, and how many neighbours are equal."""
+
+    full: np.ndarray  # (N, 4 blocks, planes, bands)
+    half: np.ndarray  # (N, planes, bands)
+    equal: np.ndarray  # (N, 4)
+
+    def __getitem__(self, chosen: np.ndarray) -> _Described:
+        return _Described(self.full[chosen], self.half[chosen], self.equal[chosen])
+
+
+def _describe(windows: np.ndarray) -> _Described:
+    n, channels = len(windows), windows.shape[-1]
+    same = (np.diff(np.round(windows), axis=2) == 0).all(axis=-1)[:, :, : _WINDOW - 1]
+    same = np.pad(same, ((0, 0), (0, 0), (0, 1)))
+    equal = same.reshape(n, 2, _BLOCK, 2, _BLOCK)[..., : _BLOCK - 1].mean(axis=(2, 4)).reshape(n, 4)
+    planes = windows @ _OPPONENT.T if channels == 3 else windows
+    planes = planes.transpose(0, 3, 1, 2)  # N, planes, 16, 16
+    count = planes.shape[1]
+    blocks = planes.reshape(n, count, 2, _BLOCK, 2, _BLOCK).transpose(0, 2, 4, 1, 3, 5)
+    halves = planes.reshape(n, count, _BLOCK, 2, _BLOCK, 2).mean(axis=(3, 5)) * 2.0
+    full = _energies(np.ascontiguousarray(blocks), _ORDERS).reshape(n, 4, count, -1)
+    half = _energies(halves, _HALF_ORDERS).reshape(n, count, -1)
+    if count == 3:
+        full = np.stack([full[:, :, 0], full[:, :, 1:].mean(axis=2)], axis=2)
+        half = np.stack([half[:, 0], half[:, 1:].mean(axis=1)], axis=1)
+    return _Described(full, half, equal)
+
+
+def _usable(windows: np.ndarray) -> np.ndarray:
+    """Say which windows speak of noise: those that vary, and of these the unclipped ones if there are any."""
+    if not len(windows):
+        return np.zeros(0, bool)
+    flat = windows.reshape(len(windows), -1)
+    varies = np.ptp(flat, axis=1) > 0 if windows.shape[-1] == 1 else (np.ptp(windows, axis=(1, 2)) > 0).any(axis=1)
+    clipped = (
+        ((flat <= 0) | (flat >= 255)).mean(axis=1) if flat.min() >= 0 and flat.max() <= 255 else np.zeros(len(flat))
+    )
+    varies &= clipped < 1.0  # black and white alone is a drawing
+    clear = varies & (clipped <= _CLIPPED)
+    if clear.sum() >= min(30, 0.05 * varies.sum()):
+        return clear
+    return varies & (clipped <= np.quantile(clipped[varies], 0.3)) if varies.any() else varies
+
+
+def _features(described: _Described) -> np.ndarray:
+    """Return what the small network sees of windows: quantiles of energies, and those of the smoothest blocks."""
+    full = described.full.reshape(-1, *described.full.shape[2:])
+    equal = described.equal.ravel()
+    varied = full[:, 0].sum(axis=1) > 1e-3
+    full, equal = (full[varied], equal[varied]) if varied.any() else (full, equal)
+    parts = []
+    coarse = full[:, 0, :_COARSE_BANDS].sum(axis=1)
+    count = min(len(full), max(16, int(_SMOOTH * len(full))))
+    smooth = np.argpartition(coarse, count - 1)[:count]
+    for energies, chosen in ((full, smooth), (described.half, None)):
+        logs = np.log(energies + _FLOOR)
+        parts.append(np.quantile(logs, _QUANTILES, axis=0).ravel())
+        if chosen is not None:
+            parts += [np.median(logs[chosen], axis=0).ravel(), np.log(energies[chosen].mean(axis=0) + _FLOOR).ravel()]
+    half_coarse = described.half.sum(axis=(1, 2))
+    count = min(len(half_coarse), max(8, int(_SMOOTH * len(half_coarse))))
+    smoothest = np.argpartition(half_coarse, count - 1)[:count]
+    parts.append(np.log(described.half[smoothest].mean(axis=0) + _FLOOR).ravel())
+    parts.append(4.0 * np.array([equal[smooth].mean(), np.median(equal), equal.mean(), np.quantile(equal, 0.1)]))
+    parts.append([np.log(len(full)) / 3.0])
+    return np.concatenate(parts).astype(np.float32)
+
+
+@functools.cache
+def _network(kind: str) -> dict[str, np.ndarray]:
+    from safetensors.numpy import load
+
+    tensors = load(resources.files("mdrn").joinpath("estimate.safetensors").read_bytes())
+    return {name.removeprefix(f"{kind}."): tensor for name, tensor in tensors.items() if name.startswith(f"{kind}.")}
+
+
+def _answer(w: dict[str, np.ndarray], features: np.ndarray) -> tuple[float, float]:
+    """Return fine and coarse noise for the features of an image or a part of it."""
+    x = np.clip((features - w["mean"]) / w["deviation"], -6.0, 6.0)
+    hidden = np.maximum(w["a.weight"] @ x + w["a.bias"], 0.0)
+    hidden = np.maximum(w["b.weight"] @ hidden + w["b.bias"], 0.0)
+    logs = w["skip.weight"] @ x + w["skip.bias"] + w["c.weight"] @ hidden + w["c.bias"]
+    fine, coarse = np.maximum(np.expm1(np.clip(logs, 0.0, 6.0)), 0.0)
+    return float(fine), float(coarse)
+
+
+def measure(image: np.ndarray, white: float | None = None) -> tuple[Noise, Noise]:
+    """Measure the noise in an image as a whole, and in its parts.
+
+    Looks at 8,000 windows of 16 x 16 pixels at most, whatever the image's size. Parts without any variation, clipped
+    parts and transparent ones say nothing about noise and are left out where others remain.
+
+    Args:
+        image: (H, W) or (H, W, C), uint8, uint16, or float; with C 2 or 4 the last channel is alpha, and colours under
+            alpha 0 are not looked at.
+        white: the value of white; None is the highest of the integers, or 1 for floats.
+
+    Returns:
+        The noise of the whole, and that of equal parts in rows and columns, of which there is at least one; NaN for
+        parts that say nothing.
+    """
+    planes = image[..., None] if image.ndim == 2 else image
+    windows, corners, step = _windows(planes, white or white_of(image.dtype))
+    if planes.shape[2] in (2, 4):
+        visible = windows[..., -1].min(axis=(1, 2)) > 0
+        windows, corners = windows[visible, ..., :-1], corners[visible]
+    shape = tuple(max(1, round(size / (_CELL_STEPS * step))) for size in image.shape[:2])
+    fine, coarse = np.full(shape, np.nan), np.full(shape, np.nan)
+    usable = _usable(windows)
+    if not usable.any():
+        return Noise(0.0, 0.0), Noise(fine, coarse)
+    described = _describe(windows[usable])
+    network = _network("colour" if windows.shape[-1] == 3 else "grey")
+    cells = np.minimum((corners[usable] + _WINDOW / 2) * shape // image.shape[:2], np.array(shape) - 1).astype(int)
+    for cell in np.ndindex(shape):
+        chosen = np.flatnonzero((cells == cell).all(axis=1))
+        if len(chosen) >= _CELL_STEPS**2 // 3:
+            fine[cell], coarse[cell] = _answer(network, _features(described[chosen]))
+    return Noise(*_answer(network, _features(described))), Noise(fine, coarse)
+
+
+def estimate_level(
+    image: np.ndarray, coarseness: float = COARSENESS, white: float | None = None
+) -> tuple[float, np.ndarray | None]:
+    """Estimate the noise level at which a network does best with an image.
+
+    Args:
+        image: as in `measure`.
+        coarseness: of the network, see `Noise.level`.
+        white: as in `measure`.
+
+    Returns:
+        The level for the whole image, 0 to 75, and levels for equal parts in rows and columns where they differ much.
+    """
+    whole, parts = measure(image, white)
+    level, levels = float(whole.level(coarseness)), parts.level(coarseness)
+    levels = np.where(np.isnan(levels), level, levels)
+    low, high = np.quantile(levels, (0.1, 0.9))
+    if levels.size < 4 or high < _WORTH_A_MAP * max(low, 1.0):
+        return level, None
+    return level, levels
+
+
+def estimate_noise_level(image: np.ndarray) -> float:
+    """Estimate the level of noise in an image: that of white noise at which a network like `mdrn` does best.
+
+    Args:
+        image: as in `measure`.
+
+    Returns:
+        Standard deviation on the 8-bit scale, 0 to 75.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> 24 < estimate_noise_level(0.5 + rng.normal(0, 25 / 255, (128, 128))) < 26
+        True
+    """
+    return estimate_level(image)[0]
+
+
+def white_of(dtype: np.dtype) -> float:
+    """Return the value of white: the highest of integers, 1 for floats."""
+    return float(np.iinfo(dtype).max) if dtype.kind in "ui" else 1.0

@@ -217,7 +217,7 @@ def duration(seconds: float) -> str:
 
 # Recipe v3 is what `TrainConfig` says by itself. What releases add to it is here and nowhere else.
 RELEASE_STEPS = 40_000
-RELEASE_OPTIONS = {"steps": RELEASE_STEPS, "large_patches": 0.3, "map_share": 0.1}
+RELEASE_OPTIONS = {"steps": RELEASE_STEPS}
 RELEASE_POOL = 32_768  # stored draws of 128 x 128: plain and distilled networks for 0 to 75 read the same
 COLOUR_DATA = ("bsds", "extra")
 TEACHER = TrainConfig(preset="teacher", noise_level=(0.0, 75.0), **RELEASE_OPTIONS)

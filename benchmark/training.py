@@ -21,7 +21,7 @@ import torch
 from benchmark import rows
 from benchmark.plan import POOLS, Run, duration, teacher_missing
 from mdrn import train
-from mdrn.data import PatchSource, data_root, fresh_batch, read_uint8, sample_files, training_files
+from mdrn.data import PatchSource, data_root, fresh_batch, read_all, sample_files, training_files
 from mdrn.denoiser import MdrnError
 
 _WARM_STEPS, _TIMED_STEPS = 2, 5
@@ -52,7 +52,8 @@ def _fill_pool(run: Run, root: Path | None, pools: Path, quiet: bool) -> None:
     pools.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(pools / ".lock"):
         files = [path for name in run.config.data for path in training_files(name, data_root(root))]
-        source = PatchSource.from_files(files, run.config.model.channels)
+        images = read_all(files, run.config.model.channels, run.config.largest_cut)
+        source = PatchSource.from_images(images)
         train.draws(run.config, source, train.load_guide(run.config, run.teacher), pools, quiet)
 
 
@@ -190,7 +191,7 @@ def seconds_per_step(config: train.TrainConfig, device: str) -> float:
     """Measure how long a plain step of a run takes here, on bundled photographs and without a trace."""
     config = dataclasses.replace(config, strategy="plain", teacher=None, init_from=None)
     target = torch.device(device)
-    source = PatchSource.from_images([read_uint8(path, config.model.channels) for path in sample_files()[2:]], target)
+    source = PatchSource.from_images(read_all(sample_files()[2:], config.model.channels), target)
     run = train.Run(config, train.build_criterion(config, None), target, source.digest)
     began = 0.0
     for step in range(_WARM_STEPS + _TIMED_STEPS):

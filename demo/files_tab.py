@@ -11,7 +11,7 @@ from demo import batch, catalogue, upload
 from demo.errors import DemoError
 from demo.handlers import LEVEL_HINT, Stops, readable
 from demo.workspace import Workspace
-from mdrn.image_io import SUFFIXES
+from mdrn.files import SUFFIXES
 from mdrn.noise import MAX_NOISE_LEVEL
 
 _PROGRESS = gr.Progress()

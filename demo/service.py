@@ -17,7 +17,7 @@ import numpy as np
 
 from demo import catalogue
 from demo.errors import DemoError, told_to_the_visitor
-from mdrn import image_io, inference, noise
+from mdrn import files, inference, noise
 
 MAX_PIXELS = 24_000_000
 MAX_FILE_SIZE = "64mb"
@@ -72,14 +72,14 @@ class Job:
     seconds: float
 
 
-def read(path: Path) -> image_io.ImageFile:
+def read(path: Path) -> files.ImageFile:
     """Read an upload, after its pixels have been counted from its header.
 
     Raises:
         DemoError: if it is not an image this page takes.
     """
     with told_to_the_visitor(path):
-        return image_io.read_image(path, max_pixels=MAX_PIXELS)
+        return files.read_image(path, max_pixels=MAX_PIXELS)
 
 
 def inspect(path: Path) -> Upload:
@@ -157,12 +157,12 @@ def write_result(job: Job, strength: float = 1.0, keep_metadata: bool = True, as
     """
     source = open_source(job)
     suffix = ".png" if as_png and source.format != "png" else job.source.suffix
-    if image_io.SUFFIXES.get(suffix) != source.format and not as_png:
-        suffix = next(end for end, kind in image_io.SUFFIXES.items() if kind == source.format)
+    if files.SUFFIXES.get(suffix) != source.format and not as_png:
+        suffix = next(end for end, kind in files.SUFFIXES.items() if kind == source.format)
     target = job.folder / f"{job.source.stem}_denoised{suffix}"
     with told_to_the_visitor(target):
         pixels = restored(job, source, strength)
-        image_io.write_image(target, pixels, like=source, keep_metadata=keep_metadata, overwrite=True)
+        files.write_image(target, pixels, like=source, keep_metadata=keep_metadata, overwrite=True)
     return target
 
 
@@ -187,7 +187,7 @@ def facts(job: Job) -> dict[str, object]:
     return json.loads(json.dumps(fields))
 
 
-def open_source(job: Job) -> image_io.ImageFile:
+def open_source(job: Job) -> files.ImageFile:
     """Read a job's upload again, and count this as a use of its folder.
 
     Raises:
@@ -199,12 +199,12 @@ def open_source(job: Job) -> image_io.ImageFile:
     return read(job.source)
 
 
-def restored(job: Job, source: image_io.ImageFile, strength: float) -> np.ndarray:
+def restored(job: Job, source: files.ImageFile, strength: float) -> np.ndarray:
     """Return the restored pixels at a strength, in the kind of the upload; no network runs."""
     return inference.blend(source.pixels, np.load(job.folder / f"stage_{job.stages}.npy"), strength)
 
 
-def _kind(source: image_io.ImageFile) -> str:
+def _kind(source: files.ImageFile) -> str:
     height, width = source.pixels.shape[:2]
     channels = 1 if source.pixels.ndim == 2 else source.pixels.shape[2]
     colours = {1: "grey", 2: "grey with alpha", 3: "RGB", 4: "RGB with alpha"}[channels]

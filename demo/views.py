@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from demo.service import NAME_LENGTH, Job, as_uint8, open_source, read, restored
-from mdrn import image_io
+from mdrn import files
 
 RESIDUAL_GAIN = 4
 CLOSE_UP_PIXELS = 128
@@ -68,12 +68,12 @@ def preview(path: Path, folder: Path) -> Path:
     return _write_shown(folder / f"{path.stem[:NAME_LENGTH]}.png", source.pixels, source)
 
 
-def _before(job: Job, source: image_io.ImageFile) -> Path:
+def _before(job: Job, source: files.ImageFile) -> Path:
     path = job.folder / "before.png"
     return path if path.exists() else _write_shown(path, source.pixels, source)
 
 
-def _write_shown(path: Path, image: np.ndarray, source: image_io.ImageFile) -> Path:
+def _write_shown(path: Path, image: np.ndarray, source: files.ImageFile) -> Path:
     like = dataclasses.replace(source, pixels=image)
-    path.write_bytes(image_io.encode_image(as_uint8(image), "png", like, keep_metadata=False))
+    path.write_bytes(files.encode_image(as_uint8(image), "png", like, keep_metadata=False))
     return path

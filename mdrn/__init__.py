@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mdrn.checkpoint import list_models, load
     from mdrn.denoiser import MdrnError
+    from mdrn.files import read_image, write_image
     from mdrn.inference import denoise, restore
     from mdrn.model import MDRN
 
 __version__ = "0.2.0"
-__all__ = ["MDRN", "MdrnError", "__version__", "denoise", "list_models", "load", "restore"]
+__all__ = ["MDRN", "MdrnError", "__version__", "denoise", "list_models", "load", "read_image", "restore"]
+__all__ += ["write_image"]
 
 _HOMES = {
     "MDRN": "model",
@@ -23,7 +25,9 @@ _HOMES = {
     "denoise": "inference",
     "list_models": "checkpoint",
     "load": "checkpoint",
+    "read_image": "files",
     "restore": "inference",
+    "write_image": "files",
 }
 
 

@@ -30,7 +30,6 @@ from gradio_client.exceptions import AppError
 from gradio_client.utils import QueueError
 
 import mdrn
-from mdrn import image_io
 
 ROOT = Path(__file__).parent.parent
 CORES = 2
@@ -140,7 +139,7 @@ def prepare(folder: Path, number: int) -> list[tuple[Path, np.ndarray | None]]:
     files: list[tuple[Path, np.ndarray | None]] = [(own / "text.png", None)]
     for index, (name, (shape, dtype)) in enumerate(_KINDS.items()):
         image = make_image(shape, dtype, seed=1000 * number + index)
-        image_io.write_image(own / name, image)
+        files.write_image(own / name, image)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             files.append((own / name, mdrn.denoise(image, 25)))
@@ -164,7 +163,7 @@ def client(address: str, files: list[tuple[Path, np.ndarray | None]], end: float
                 assert 0 <= connection.predict(handle_file(path), api_name="/estimate")["noise_level"] <= 75
             else:
                 result, _ = connection.predict(handle_file(path), 25, api_name="/denoise")
-                same = expected is not None and np.array_equal(image_io.read_image(result).pixels, expected)
+                same = expected is not None and np.array_equal(files.read_image(result).pixels, expected)
                 tally.right += same
                 tally.wrong += not same
             tally.seconds.append(time.monotonic() - began)

@@ -10,7 +10,7 @@ import pytest
 from demo_site import CHROMIUM, DRIVER, SINGLE, browser_is_required, make_image, start_browser, text, until
 
 import mdrn
-from mdrn import image_io
+from mdrn import files
 
 pytestmark = [
     pytest.mark.slow,
@@ -49,7 +49,7 @@ def denoise(browser, kind):
 
 
 def download(browser, folder, name):
-    return image_io.read_image(save(browser, folder, "#download", name))
+    return files.read_image(save(browser, folder, "#download", name))
 
 
 def save(browser, folder, selector, name):
@@ -87,7 +87,7 @@ def sliders_pictures(browser):
 )
 def test_upload_denoise_look_download(name, shape, dtype, kind, address, browser, tmp_path):
     image = make_image(shape, dtype)
-    image_io.write_image(tmp_path / name, image)
+    files.write_image(tmp_path / name, image)
     open_page(browser, address)
     upload(browser, tmp_path / name, kind)
     denoise(browser, kind)
@@ -99,7 +99,7 @@ def test_upload_denoise_look_download(name, shape, dtype, kind, address, browser
 
 def test_several_files_come_back_in_one_zip(address, browser, tmp_path):
     for name, shape, dtype in (("a.png", (60, 50), "uint8"), ("b.tif", (50, 60, 3), "uint16")):
-        image_io.write_image(tmp_path / name, make_image(shape, dtype))
+        files.write_image(tmp_path / name, make_image(shape, dtype))
     (tmp_path / "bad.png").write_text("not an image")
     open_page(browser, address)
     press_tab(browser, "Several files")
@@ -112,8 +112,8 @@ def test_several_files_come_back_in_one_zip(address, browser, tmp_path):
     path = save(browser, tmp_path, "#files-download", "denoised.zip")
     with zipfile.ZipFile(path) as archive:
         for name in ("a.png", "b.tif"):
-            back = image_io.read_image(archive.read(name.replace(".", "_denoised.")))
-            assert np.array_equal(back.pixels, mdrn.denoise(image_io.read_image(tmp_path / name).pixels))
+            back = files.read_image(archive.read(name.replace(".", "_denoised.")))
+            assert np.array_equal(back.pixels, mdrn.denoise(files.read_image(tmp_path / name).pixels))
     assert complaints(browser) == []
 
 

@@ -23,7 +23,7 @@ from gradio_client.exceptions import AppError
 import app
 import mdrn
 from demo import service
-from mdrn import image_io, noise
+from mdrn import files, noise
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.filterwarnings("ignore:.*grey network")
@@ -44,26 +44,26 @@ def connect(address):
 )
 def test_what_comes_back_is_the_librarys_bit_for_bit(name, shape, dtype, address, tmp_path):
     image = make_image(shape, dtype)
-    image_io.write_image(tmp_path / name, image)
+    files.write_image(tmp_path / name, image)
     path, facts = connect(address).predict(handle_file(tmp_path / name), api_name="/denoise")
-    back = image_io.read_image(path)
-    assert back.pixels.dtype == image.dtype and back.format == image_io.SUFFIXES[Path(name).suffix]
+    back = files.read_image(path)
+    assert back.pixels.dtype == image.dtype and back.format == files.SUFFIXES[Path(name).suffix]
     assert np.array_equal(back.pixels, mdrn.denoise(image))
     assert facts["model"] == RANGE and facts["estimated"]
 
 
 def test_settings_reach_the_library(address, tmp_path):
     image = make_image((37, 31))
-    image_io.write_image(tmp_path / "a.png", image)
+    files.write_image(tmp_path / "a.png", image)
     sent = {"image": handle_file(tmp_path / "a.png"), "noise_level": 25, "model": SINGLE, "strength": 0.5}
     path, facts = connect(address).predict(**sent, api_name="/denoise")
     expected = mdrn.denoise(image, 25, SINGLE, strength=0.5)
-    assert np.array_equal(image_io.read_image(path).pixels, expected)
+    assert np.array_equal(files.read_image(path).pixels, expected)
     assert not facts["estimated"] and facts["noise_level"] == 25 and facts["kind"] == "31 × 37 pixels, 8-bit grey, PNG"
 
 
 def test_bad_uploads_get_a_sentence(address, tmp_path, monkeypatch):
-    image_io.write_image(tmp_path / "whole.png", make_image((64, 64)))
+    files.write_image(tmp_path / "whole.png", make_image((64, 64)))
     (tmp_path / "text.png").write_text("not an image")
     (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:2000])
     client = connect(address)
@@ -91,7 +91,7 @@ def call(address, *data):
 
 
 def test_no_path_or_address_from_a_request_is_opened(address, tmp_path):
-    image_io.write_image(tmp_path / "secret.png", make_image((20, 20)))
+    files.write_image(tmp_path / "secret.png", make_image((20, 20)))
     secret, meta = str(tmp_path / "secret.png"), {"_type": "gradio.FileData"}
     for payload in (
         {"path": secret, "meta": meta},
@@ -113,14 +113,14 @@ def test_clients_get_their_own_results(address, tmp_path):
     for seed, image in enumerate(images):
         folder = tmp_path / str(seed)
         folder.mkdir()
-        image_io.write_image(folder / "same_name.png", image)
+        files.write_image(folder / "same_name.png", image)
     clients = [connect(address) for _ in images]
     jobs = [
         client.submit(handle_file(tmp_path / str(seed) / "same_name.png"), 25, api_name="/denoise")
         for seed, client in enumerate(clients)
     ]
     for image, job in zip(images, jobs, strict=True):
-        assert np.array_equal(image_io.read_image(job.result()[0]).pixels, mdrn.denoise(image, 25))
+        assert np.array_equal(files.read_image(job.result()[0]).pixels, mdrn.denoise(image, 25))
 
 
 def test_only_the_documented_endpoints_are_public(address):
@@ -143,13 +143,13 @@ def test_the_readmes_examples_run(address, tmp_path, monkeypatch):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     [example] = [block for block in blocks if "gradio_client" in block]
     assert "http://127.0.0.1:7860" in example
-    image_io.write_image(tmp_path / "photo.png", make_image((70, 80)))
-    image_io.write_image(tmp_path / "scan.tif", make_image((20, 20), "uint16"))
+    files.write_image(tmp_path / "photo.png", make_image((70, 80)))
+    files.write_image(tmp_path / "scan.tif", make_image((20, 20), "uint16"))
     monkeypatch.chdir(tmp_path)
     made = {}
     exec(example.replace("http://127.0.0.1:7860", address), made)
     expected = mdrn.denoise(make_image((70, 80)), 25, strength=0.7)
-    assert np.array_equal(image_io.read_image(made["path"]).pixels, expected)
+    assert np.array_equal(files.read_image(made["path"]).pixels, expected)
     assert [line["result"] for line in made["lines"]] == ["photo_denoised.png", "scan_denoised.tif"]
     assert made["level"] == noise.estimate_noise_level(make_image((70, 80)))
     assert [score["method"] for score in made["scores"]] == ["noisy", "non_local_means"]
@@ -164,7 +164,7 @@ def test_endpoints_have_types_and_their_settings_are_checked(address, tmp_path):
     endpoints = connect(address).view_api(return_format="dict", print_info=False)["named_endpoints"]
     for name, endpoint in endpoints.items():
         assert all(each["python_type"]["type"] not in ("", "Any") for each in endpoint["parameters"]), name
-    image_io.write_image(tmp_path / "a.png", make_image((70, 80)))
+    files.write_image(tmp_path / "a.png", make_image((70, 80)))
     image = handle_file(tmp_path / "a.png")
     with pytest.raises(AppError, match="(?i)maximum|less than|75"):
         connect(address).predict(image, noise_level=80, api_name="/denoise")

@@ -17,7 +17,7 @@ from demo import batch, errors
 from demo.files_tab import Files
 from demo.handlers import Stops
 from demo.workspace import Workspace
-from mdrn import image_io
+from mdrn import files
 
 pytestmark = [pytest.mark.filterwarnings("ignore:.*grey network"), pytest.mark.usefixtures("address")]
 KINDS = {
@@ -33,10 +33,10 @@ KINDS = {
 def uploads(tmp_path):
     """Return good files of many kinds, a bad one among them, and one with another's name."""
     for name, (shape, dtype) in KINDS.items():
-        image_io.write_image(tmp_path / name, make_image(shape, dtype))
+        files.write_image(tmp_path / name, make_image(shape, dtype))
     (tmp_path / "bad.png").write_text("not an image")
     (tmp_path / "more").mkdir()
-    image_io.write_image(tmp_path / "more" / "grey.png", make_image((20, 20), seed=7))
+    files.write_image(tmp_path / "more" / "grey.png", make_image((20, 20), seed=7))
     names = list(KINDS)
     return [*(tmp_path / name for name in names[:2]), tmp_path / "bad.png", *(tmp_path / n for n in names[2:])] + [
         tmp_path / "more" / "grey.png"
@@ -55,7 +55,7 @@ def check_zip(path, uploads):
             if upload.name == "bad.png":
                 assert line["result"] == "" and "bad.png: expected a PNG" in line["note"]
                 continue
-            source, back = image_io.read_image(upload), image_io.read_image(archive.read(line["result"]))
+            source, back = files.read_image(upload), files.read_image(archive.read(line["result"]))
             assert back.format == source.format and back.pixels.dtype == source.pixels.dtype
             assert np.array_equal(back.pixels, mdrn.denoise(source.pixels, 25))
     return [line["result"] for line in lines]

@@ -10,7 +10,7 @@ from gradio_client import handle_file
 from PIL import Image, ImageCms
 
 import mdrn
-from mdrn import image_io
+from mdrn import files
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*grey network")
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -38,8 +38,8 @@ def write(path, shape, dtype):
     tags[MAKER], tags[ARTIST] = "Camera & Sons", "Somebody"
     carrier = io.BytesIO()
     Image.new("RGB", (8, 8)).save(carrier, "JPEG", exif=tags, icc_profile=PROFILE, dpi=(300, 300))
-    image_io.write_image(path, make_image(shape, dtype), like=image_io.read_image(carrier.getvalue()))
-    return image_io.read_image(path)
+    files.write_image(path, make_image(shape, dtype), like=files.read_image(carrier.getvalue()))
+    return files.read_image(path)
 
 
 def tags_of(image):
@@ -54,14 +54,14 @@ def test_metadata_depth_and_alpha_come_back(name, client, tmp_path):
     assert tags_of(sent) == {MAKER: "Camera & Sons", ARTIST: "Somebody"}
     assert sent.icc == (PROFILE if sent.pixels.ndim == 3 else None)  # a colour profile does not fit grey
     path, _ = client.predict(handle_file(tmp_path / name), 25, api_name="/denoise")
-    back = image_io.read_image(path)
+    back = files.read_image(path)
     assert path.endswith(f"_denoised.{name.split('.')[1]}") and back.format == sent.format
     assert back.pixels.shape == sent.pixels.shape and back.pixels.dtype == sent.pixels.dtype
     assert tags_of(back) == tags_of(sent) and back.icc == sent.icc
     assert back.dpi == sent.dpi or np.allclose(back.dpi, sent.dpi, atol=0.5)  # None: WebP has none
     expected = mdrn.denoise(sent.pixels, 25)
     if back.format == "jpeg":
-        expected = image_io.read_image(image_io.encode_image(expected, "jpeg", sent)).pixels
+        expected = files.read_image(files.encode_image(expected, "jpeg", sent)).pixels
     assert np.array_equal(back.pixels, expected)
     if sent.pixels.shape[-1] == 4:
         assert np.array_equal(back.pixels[..., 3], sent.pixels[..., 3])
@@ -71,7 +71,7 @@ def test_metadata_depth_and_alpha_come_back(name, client, tmp_path):
 def test_metadata_leave_on_request_but_colours_stay(name, client, tmp_path):
     write(tmp_path / name, *KINDS[name])
     path, _ = client.predict(handle_file(tmp_path / name), 25, keep_metadata=False, api_name="/denoise")
-    back = image_io.read_image(path)
+    back = files.read_image(path)
     with open(path, "rb") as file:
         content = file.read()
     assert b"Somebody" not in content and b"Camera" not in content
@@ -81,6 +81,6 @@ def test_metadata_leave_on_request_but_colours_stay(name, client, tmp_path):
 def test_as_png_keeps_what_png_can_hold(client, tmp_path):
     sent = write(tmp_path / "photo.jpg", *KINDS["photo.jpg"])
     path, _ = client.predict(handle_file(tmp_path / "photo.jpg"), 25, as_png=True, api_name="/denoise")
-    back = image_io.read_image(path)
+    back = files.read_image(path)
     assert back.format == "png" and tags_of(back) == tags_of(sent) and back.icc == PROFILE
     assert np.array_equal(back.pixels, mdrn.denoise(sent.pixels, 25))

@@ -20,7 +20,7 @@ from PIL import Image
 
 from demo import workspace as workspace_module
 from demo.workspace import Workspace
-from mdrn import image_io
+from mdrn import files
 
 ROOT = Path(__file__).parent.parent
 META = {"_type": "gradio.FileData"}
@@ -93,7 +93,7 @@ def call(address, endpoint, *data):
 
 
 def test_no_path_in_a_list_is_opened(address, tmp_path):
-    image_io.write_image(tmp_path / "secret.png", make_image((20, 20)))
+    files.write_image(tmp_path / "secret.png", make_image((20, 20)))
     secret = str(tmp_path / "secret.png")
     for payload in (
         [{"path": secret, "meta": META}],
@@ -111,7 +111,7 @@ def test_no_path_in_a_list_is_opened(address, tmp_path):
     "name", ["../../../escaped.png", "..\\..\\escaped.png", "/tmp/escaped.png", "a/../../escaped.png"]
 )
 def test_an_uploads_name_does_not_choose_where_it_is_written(name, address, tmp_path):
-    image_io.write_image(tmp_path / "a.png", make_image((20, 20)))
+    files.write_image(tmp_path / "a.png", make_image((20, 20)))
     content = (tmp_path / "a.png").read_bytes()
     head = f'--x\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\nContent-Type: image/png\r\n\r\n'
     [path] = post(
@@ -134,7 +134,7 @@ def test_another_sessions_results_cannot_be_listed(address):
 
 
 def test_a_clients_results_go_when_it_hangs_up(address, tmp_path):
-    image_io.write_image(tmp_path / "a.png", make_image((20, 20)))
+    files.write_image(tmp_path / "a.png", make_image((20, 20)))
     results = Path(os.environ["GRADIO_TEMP_DIR"]) / "results"
     before = set(results.iterdir()) if results.exists() else set()
     connection = connect(address)
@@ -159,7 +159,7 @@ def test_only_the_temporary_folder_is_written_to(tmp_path):
     """The page is built, served and used by a process whose home and working folder are watched."""
     for name in ("home", "here", "temporary"):
         (tmp_path / name).mkdir()
-    image_io.write_image(tmp_path / "a.png", make_image((64, 64)))
+    files.write_image(tmp_path / "a.png", make_image((64, 64)))
     code = """
 import sys
 from gradio_client import Client, handle_file

@@ -10,7 +10,7 @@ from demo_site import RANGE, SINGLE, make_image, untrained_networks_released
 import mdrn
 from demo import catalogue, errors, service, views
 from demo.workspace import KEEP_SECONDS, Workspace
-from mdrn import image_io, inference
+from mdrn import files, inference
 
 
 @pytest.fixture(scope="module")
@@ -36,38 +36,38 @@ KINDS = {  # file name -> shape, dtype
 @pytest.mark.filterwarnings("ignore:.*grey network")
 def test_result_is_the_librarys_in_the_uploads_own_kind(name, released, tmp_path):
     image = make_image(*KINDS[name])
-    image_io.write_image(tmp_path / name, image)
+    files.write_image(tmp_path / name, image)
     folder = Workspace(tmp_path / "results").new("me")
     job = service.denoise(tmp_path / name, folder, noise_level=25)
     result = service.write_result(job)
     assert result.name == f"{name.split('.')[0]}_denoised.{name.split('.')[1]}"
-    back = image_io.read_image(result)
+    back = files.read_image(result)
     assert back.pixels.dtype == image.dtype
     assert np.array_equal(back.pixels, mdrn.denoise(image, 25))
 
 
 def test_strength_mixes_without_a_network(released, tmp_path, monkeypatch):
     image = make_image((40, 40))
-    image_io.write_image(tmp_path / "a.png", image)
+    files.write_image(tmp_path / "a.png", image)
     job = service.denoise(tmp_path / "a.png", Workspace(tmp_path / "results").new("me"))
     monkeypatch.setattr(inference, "restore", None)
-    result = image_io.read_image(service.write_result(job, strength=0.5)).pixels
-    full = image_io.read_image(service.write_result(job)).pixels
+    result = files.read_image(service.write_result(job, strength=0.5)).pixels
+    full = files.read_image(service.write_result(job)).pixels
     assert np.array_equal(result, inference.blend(image, full, 0.5))
-    assert np.array_equal(image_io.read_image(service.write_result(job, strength=0)).pixels, image)
+    assert np.array_equal(files.read_image(service.write_result(job, strength=0)).pixels, image)
 
 
 def test_what_is_shown_has_every_pixel(released, tmp_path):
     image = make_image((200, 150, 4), "uint16")
-    image_io.write_image(tmp_path / "a.png", image)
+    files.write_image(tmp_path / "a.png", image)
     job = service.denoise(tmp_path / "a.png", Workspace(tmp_path / "results").new("me"), 25)
-    before, after = (image_io.read_image(path).pixels for path in views.before_after(job))
+    before, after = (files.read_image(path).pixels for path in views.before_after(job))
     assert before.shape == after.shape == image.shape and before.dtype == np.uint8
     assert np.array_equal(before, service.as_uint8(image))
-    close, _ = (image_io.read_image(path).pixels for path in views.close_up(job, 1.0, across=1.0, down=0.0))
+    close, _ = (files.read_image(path).pixels for path in views.close_up(job, 1.0, across=1.0, down=0.0))
     side = views.CLOSE_UP_PIXELS
     assert np.array_equal(close[::4, ::4], before[:side, -side:])
-    assert image_io.read_image(views.residual(job, strength=0)).pixels.tolist() == np.full((200, 150, 3), 128).tolist()
+    assert files.read_image(views.residual(job, strength=0)).pixels.tolist() == np.full((200, 150, 3), 128).tolist()
     stages = views.stages(job)
     assert [caption for _, caption in stages] == ["as uploaded", "after stage 1 of 2", "after stage 2 of 2"]
     assert stages[-1][0].read_bytes() == after_bytes(job)
@@ -78,23 +78,23 @@ def after_bytes(job):
 
 
 def test_always_png_is_lossless_for_jpeg(released, tmp_path):
-    image_io.write_image(tmp_path / "a.jpg", make_image((40, 40)))
+    files.write_image(tmp_path / "a.jpg", make_image((40, 40)))
     job = service.denoise(tmp_path / "a.jpg", Workspace(tmp_path / "results").new("me"), 25)
     assert service.write_result(job).suffix == ".jpg"
-    result = image_io.read_image(service.write_result(job, as_png=True))
-    source = image_io.read_image(tmp_path / "a.jpg").pixels
+    result = files.read_image(service.write_result(job, as_png=True))
+    source = files.read_image(tmp_path / "a.jpg").pixels
     assert result.format == "png" and np.array_equal(result.pixels, mdrn.denoise(source, 25))
 
 
 def test_format_follows_the_content_not_the_name(released, tmp_path):
-    image_io.write_image(tmp_path / "a.png", make_image((20, 20)))
+    files.write_image(tmp_path / "a.png", make_image((20, 20)))
     os.rename(tmp_path / "a.png", tmp_path / "a.jpg")
     job = service.denoise(tmp_path / "a.jpg", Workspace(tmp_path / "results").new("me"))
     assert service.write_result(job).suffix == ".png"
 
 
 def test_bad_uploads_are_named_and_no_path_is_shown(released, tmp_path, monkeypatch):
-    image_io.write_image(tmp_path / "whole.png", make_image((64, 64)))
+    files.write_image(tmp_path / "whole.png", make_image((64, 64)))
     (tmp_path / "text.png").write_text("not an image")
     (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:2000])
     (tmp_path / "empty.png").touch()
@@ -123,7 +123,7 @@ def test_pixels_are_counted_before_decoding(tmp_path):
 
 
 def test_wrong_settings_are_explained(released, tmp_path):
-    image_io.write_image(tmp_path / "a.png", make_image((20, 20)))
+    files.write_image(tmp_path / "a.png", make_image((20, 20)))
     folder = Workspace(tmp_path / "results").new("me")
     with pytest.raises(errors.DemoError, match="trained for 25 alone, got 40"):
         service.denoise(tmp_path / "a.png", folder, 40, SINGLE)
@@ -132,7 +132,7 @@ def test_wrong_settings_are_explained(released, tmp_path):
 
 
 def test_progress_can_stop_the_work(released, tmp_path):
-    image_io.write_image(tmp_path / "a.png", make_image((20, 20)))
+    files.write_image(tmp_path / "a.png", make_image((20, 20)))
 
     def stop(done, total):
         raise errors.Stopped
@@ -148,7 +148,7 @@ def test_networks_are_listed_range_first(released):
 
 
 def test_a_cleared_result_says_so(released, tmp_path):
-    image_io.write_image(tmp_path / "a.png", make_image((20, 20)))
+    files.write_image(tmp_path / "a.png", make_image((20, 20)))
     workspace = Workspace(tmp_path / "results")
     job = service.denoise(tmp_path / "a.png", workspace.new("me"))
     workspace.discard("me")
@@ -170,7 +170,7 @@ def test_folders_go_with_their_session_or_their_age(tmp_path):
 
 
 def test_facts_are_plain_data_without_paths(released, tmp_path):
-    image_io.write_image(tmp_path / "a.png", make_image((20, 20, 3)))
+    files.write_image(tmp_path / "a.png", make_image((20, 20, 3)))
     job = service.denoise(tmp_path / "a.png", Workspace(tmp_path / "results").new("me"))
     facts = service.facts(job)
     assert facts["per_channel"] and facts["estimated"] and facts["model"] == RANGE

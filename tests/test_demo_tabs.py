@@ -11,7 +11,7 @@ from demo_site import RANGE, SINGLE, make_image, untrained_networks_released
 from demo import benchmark_plots, benchmark_tab, catalogue, compare_handlers, comparison, handlers, service
 from demo.ui import build
 from demo.workspace import Workspace
-from mdrn import checkpoint, image_io, metrics, noise
+from mdrn import checkpoint, files, metrics, noise
 
 REQUEST = SimpleNamespace(session_hash="me", query_params={})
 SETTINGS = {"strength": 1.0, "view": "slider", "keep": True, "as_png": False, "across": 0.5, "down": 0.5}
@@ -33,7 +33,7 @@ def run(denoise, path, network=RANGE, job=None, progress=lambda *_, **__: None):
 
 
 def test_a_new_result_replaces_the_old_one(denoise, tmp_path):
-    image_io.write_image(tmp_path / "a.png", make_image((20, 20, 3)))
+    files.write_image(tmp_path / "a.png", make_image((20, 20, 3)))
     first, text, *_ = run(denoise, tmp_path / "a.png")
     assert "restored one by one" in text and "(estimated)" in text
     second, text, *_ = run(denoise, tmp_path / "a.png", SINGLE, job=first)
@@ -44,7 +44,7 @@ def test_a_new_result_replaces_the_old_one(denoise, tmp_path):
 
 
 def test_stop_ends_the_work_and_leaves_nothing(denoise, tmp_path):
-    image_io.write_image(tmp_path / "a.png", make_image((20, 20, 3)))
+    files.write_image(tmp_path / "a.png", make_image((20, 20, 3)))
 
     def first_tile(*_, **__):
         denoise.stops.stop(REQUEST)
@@ -55,7 +55,7 @@ def test_stop_ends_the_work_and_leaves_nothing(denoise, tmp_path):
 
 
 def test_only_the_open_view_is_made(denoise, tmp_path):
-    image_io.write_image(tmp_path / "a.png", make_image((200, 180)))
+    files.write_image(tmp_path / "a.png", make_image((200, 180)))
     job, *_ = run(denoise, tmp_path / "a.png")
     for index, view in enumerate(handlers.VIEWS):
         shown = denoise.show(job, 0.5, view, 0.5, 0.5)
@@ -63,10 +63,10 @@ def test_only_the_open_view_is_made(denoise, tmp_path):
 
 
 def test_a_tiff_is_shown_as_png_and_denoised_as_tiff(denoise, tmp_path):
-    image_io.write_image(tmp_path / "a.tif", make_image((20, 20), "uint16"))
+    files.write_image(tmp_path / "a.tif", make_image((20, 20), "uint16"))
     text, level, shown = denoise.inspect(str(tmp_path / "a.tif"), RANGE, REQUEST)
     assert text.startswith("20 × 20 pixels, 16-bit grey, TIFF. Estimated noise level") and 0 <= level <= 75
-    assert shown.endswith("a.png") and image_io.read_image(shown).pixels.dtype == np.uint8
+    assert shown.endswith("a.png") and files.read_image(shown).pixels.dtype == np.uint8
     job, *_ = denoise.denoise(
         shown, True, 25, RANGE, **SETTINGS, job=None, request=REQUEST, progress=lambda *_, **__: None
     )
@@ -97,7 +97,7 @@ def test_comparison_is_the_benchmarks_noise_and_scores(tmp_path):
 
 
 def test_a_network_for_another_level_is_left_out(tmp_path):
-    image_io.write_image(tmp_path / "a.png", make_image((20, 700, 4), "uint16"))
+    files.write_image(tmp_path / "a.png", make_image((20, 700, 4), "uint16"))
     made = comparison.compare(tmp_path / "a.png", 50, 0, [RANGE, SINGLE])
     assert made.left_out == [SINGLE] and made.cropped and made.clean.shape == (20, 512, 3)
     assert SINGLE not in [method for _, method in compare_handlers.method_choices(50, 1)]
@@ -115,7 +115,7 @@ def test_a_comparison_is_of_every_kind_that_is_released(tmp_path):
         assert compare_handlers.describe_missing(25, 1) == ""
         assert compare_handlers.describe_missing(50, 1).endswith("student trained by distillation (HMDS).")
         methods = comparison.first_choice(25, 1)
-        image_io.write_image(tmp_path / "a.png", make_image((64, 64)))
+        files.write_image(tmp_path / "a.png", make_image((64, 64)))
         made = comparison.compare(tmp_path / "a.png", 25, 0, methods)
         assert [result.method for result in made.results] == ["noisy", *methods] and not made.left_out
         assert made.results[-1].parameters == next(n.parameters for n in catalogue.released() if n.teacher)

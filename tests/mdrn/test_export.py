@@ -9,8 +9,8 @@ from conftest import SMALL_STAGE, header_for, small_network
 from PIL import Image
 
 from mdrn import checkpoint, export, load
-from mdrn.__main__ import main
 from mdrn.checkpoint import CheckpointError
+from mdrn.cli import main
 from mdrn.inference import restore
 
 onnx = pytest.importorskip("onnx", reason="run `pip install onnx` to run this test")

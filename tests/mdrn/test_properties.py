@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from mdrn.image_io import encode_image, read_image
+from mdrn.files import encode_image, read_image
 from mdrn.inference import DTYPES, blend, denoise, restore
 
 settings.register_profile(

@@ -324,7 +324,7 @@ def test_bad_configurations_are_refused(change):
 
 def test_training_imports_neither_benchmark_nor_demo_libraries():
     code = (
-        "import sys, mdrn.train, mdrn.__main__; banned = {'gradio', 'pandas', 'matplotlib', 'datasets', 'lpips', "
+        "import sys, mdrn.train, mdrn.cli; banned = {'gradio', 'pandas', 'matplotlib', 'datasets', 'lpips', "
         "'timm', 'torchvision', 'skimage', 'pyvips', 'benchmark', 'demo'}; print(sorted(banned & set(sys.modules)))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -10,7 +10,7 @@ import pytest
 from image_files import LEVELS, assert_same, noise, pillow, png, tiff, tiff_page
 from PIL import Image
 
-from mdrn.image_io import encode_image, read_image, write_image
+from mdrn.files import encode_image, read_image, write_image
 
 SHAPES = [(37, 31), (37, 31, 2), (37, 31, 3), (37, 31, 4)]
 
@@ -140,10 +140,13 @@ def test_tiff_16_bit_keeps_compression_and_depth(options, compression):
     assert_same(page.asarray(), pixels)
 
 
-def test_bigtiff_is_read():
+@pytest.mark.parametrize("order", "<>")
+def test_bigtiff_is_read_with_what_it_says(order):
     pixels = noise(37, 31, dtype="uint16")
-    with pytest.warns(UserWarning, match="BigTIFF"):
-        assert_same(read_image(tiff(pixels, bigtiff=True)).pixels, pixels)
+    options = {"description": "from afar", "metadata": None, "resolution": (7, 7), "resolutionunit": "CENTIMETER"}
+    image = read_image(tiff(pixels, bigtiff=True, byteorder=order, **options))
+    assert_same(image.pixels, pixels)
+    assert b"from afar" in image.exif and (image.resolution, image.resolution_unit) == ((7, 7), "cm")
 
 
 def test_white_is_zero_is_turned_round():

@@ -8,26 +8,21 @@ import io
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
-from image_files import noise
+from image_files import LEVELS, noise
 
-from mdrn import image_io
-from mdrn.image_io import ImageFileError, encode_image, read_image, write_image
+from mdrn.files import ImageFileError, atomic, encode_image, read_image, write_image
 
 
 @pytest.mark.parametrize(
     "format, shape, dtype, advice",
     [
-        ("jpeg", (4, 5, 3), "uint16", "PNG or TIFF"),
         ("jpeg", (4, 5, 4), "uint8", "PNG or WEBP or TIFF"),
-        ("jpeg", (4, 5), "float32", "TIFF"),
-        ("webp", (4, 5, 3), "uint16", "PNG or TIFF"),
-        ("bmp", (4, 5), "uint16", "PNG or TIFF"),
         ("bmp", (4, 5, 4), "uint8", "PNG or WEBP or TIFF"),
-        ("png", (4, 5), "float32", "TIFF"),
         ("webp", (1, 16_384), "uint8", "PNG or TIFF"),
         ("jpeg", (65_501, 1), "uint8", "PNG or TIFF"),
         ("gif", (4, 5), "uint8", "expected one of png"),
@@ -39,6 +34,34 @@ def test_formats_refuse_what_they_cannot_hold(format, shape, dtype, advice):
     with pytest.raises(ImageFileError) as caught:
         encode_image(noise(*shape, dtype=dtype), format)
     assert advice in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("format", "dtype", "depth", "expected"),
+    [
+        ("jpeg", "uint16", None, "uint8"),
+        ("webp", "uint16", None, "uint8"),
+        ("bmp", "uint16", None, "uint8"),
+        ("jpeg", "float32", None, "uint8"),
+        ("png", "float32", None, "uint16"),
+        ("png", "float32", 8, "uint8"),
+        ("png", "uint16", 8, "uint8"),
+        ("tiff", "uint16", 8, "uint8"),
+        ("tiff", "float32", 16, "uint16"),
+        ("tiff", "uint8", 16, "uint16"),
+        ("jpeg", "uint8", 16, "uint8"),
+    ],
+)
+def test_depth_is_what_was_asked_for_or_the_most_that_fits_and_said(format, dtype, depth, expected):
+    pixels = noise(37, 31, 3, dtype=dtype)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        back = read_image(encode_image(pixels, format, depth=depth)).pixels
+    assert back.dtype == expected
+    assert [("not kept: the depth" in str(warning.message)) for warning in caught] == [True] * (depth is None)
+    if format != "jpeg":
+        exact = pixels / LEVELS[dtype] * LEVELS[expected]
+        assert np.abs(back - exact).max() <= 0.502
 
 
 def test_other_dtypes_and_float_values_are_refused():
@@ -61,6 +84,12 @@ def test_existing_file_is_replaced_only_when_told(tmp_path):
     assert os.listdir(tmp_path) == ["a.PNG"]
 
 
+def test_missing_folders_are_made_and_long_names_work(tmp_path):
+    path = tmp_path / "new" / "er" / f"{'x' * 250}.png"
+    write_image(path, noise(4, 5))
+    assert os.listdir(path.parent) == [path.name]
+
+
 def test_writing_goes_through_a_link_and_keeps_the_mode(tmp_path):
     target, link = tmp_path / "real.png", tmp_path / "link.png"
     write_image(target, noise(4, 5))
@@ -80,7 +109,7 @@ def test_new_file_has_the_usual_mode(tmp_path):
 def test_unusable_targets_are_refused(tmp_path):
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "file").write_bytes(b"")
-    for target in ("a.gif", "noname", "folder.png", "missing/a.png", "file/a.png", "a\0b.png", "x" * 300 + ".png"):
+    for target in ("a.gif", "noname", "folder.png", "file/a.png", "a\0b.png", "x" * 300 + ".png"):
         with pytest.raises(ImageFileError) as caught:
             write_image(f"{tmp_path}/{target}", noise(4, 5))
         assert "\n" not in str(caught.value)
@@ -120,7 +149,7 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch
         file = real_open(name, *mode)
         return FullDisk(file, error) if fails_in == "write" else file
 
-    monkeypatch.setattr(image_io, "open", open_on_full_disk, raising=False)
+    monkeypatch.setattr(atomic, "open", open_on_full_disk, raising=False)
     if fails_in != "write":
         monkeypatch.setattr(os, fails_in, fail)
     expected = KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else ImageFileError
@@ -144,12 +173,16 @@ def test_folder_without_permission(tmp_path):
         tmp_path.chmod(0o700)
 
 
-def test_codec_libraries_are_not_imported_with_the_module():
-    load = "util.module_from_spec(spec)"  # alone: the package's other modules import torch
-    code = (
-        "import sys; from importlib import util; spec = util.spec_from_file_location('image_io', sys.argv[1]);"
-        f"module = sys.modules['image_io'] = {load}; spec.loader.exec_module(module);"
-        "print(sorted({'PIL', 'pyvips', 'tifffile'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code, image_io.__file__], capture_output=True, text=True, check=True)
+def test_codec_libraries_are_not_imported_with_the_package():
+    code = "import sys, mdrn.files; print(sorted({'PIL', 'pyvips', 'tifffile'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_readme_s_way_to_read_and_write(tmp_path):
+    import mdrn
+
+    write_image(tmp_path / "photo.tif", noise(37, 31, dtype="uint16"))
+    file = mdrn.read_image(tmp_path / "photo.tif")
+    mdrn.write_image(tmp_path / "clean.tif", file.pixels, like=file)
+    assert np.array_equal(mdrn.read_image(tmp_path / "clean.tif").pixels, file.pixels)

@@ -34,7 +34,7 @@ from image_files import (
 )
 from PIL import Image, ImageOps
 
-from mdrn.image_io import ImageFile, encode_image, read_image, write_image
+from mdrn.files import ImageFile, encode_image, read_image, write_image
 
 WITH_EXIF = [
     ("jpeg", "<"),
@@ -160,7 +160,7 @@ def test_planes_become_pixels_and_tags_of_tiff_are_kept():
 
 @pytest.mark.parametrize("format", ["png", "jpeg", "webp", "tiff"])
 def test_profile_xmp_and_resolution_are_kept(tmp_path, photo, format):
-    like = ImageFile(photo, "png", icc=SRGB, xmp=XMP % 1, dpi=(300.0, 300.0))
+    like = ImageFile(photo, "png", icc=SRGB, xmp=XMP % 1, resolution=(300.0, 300.0))
     write_image(tmp_path / f"a.{format}", photo, like)
     image = read_image(tmp_path / f"a.{format}")
     assert image.icc == SRGB and image.xmp == XMP % 1
@@ -200,7 +200,8 @@ def test_metadata_that_does_not_fit_is_dropped_with_a_warning(photo, format, los
         warnings.simplefilter("always")
         image = read_image(encode_image(photo, format, like))
     assert {name for name in ("icc", "exif") if getattr(image, name) is None} == lost
-    assert len(caught) == len(lost) and all(name in " ".join(str(w.message) for w in caught) for name in lost)
+    said = [str(warning.message) for warning in caught]
+    assert len(said) == bool(lost) and all(name in said[0] for name in lost)
 
 
 @pytest.mark.parametrize(

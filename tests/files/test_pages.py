@@ -1,16 +1,15 @@
 """TIFFs of several pages: each comes back with its own size, depth, compression and metadata, as others see it too."""
 
-import contextlib
 import io
 import struct
+import warnings
 
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
 
-from mdrn import image_io
-from mdrn.image_io import ImageFile, ImageFileError, encode_pages, open_pages, read_image, write_pages
+from mdrn.files import ImageFile, ImageFileError, encode_pages, open_pages, read_image, write_pages, writing
 
 CAMERA, DATE_TAKEN, EXIF_DIRECTORY, GPS_DIRECTORY, LATITUDE = 271, 36867, 34665, 34853, 2
 
@@ -52,7 +51,7 @@ def test_pages_of_every_size_and_depth_come_back(compression):
 def test_each_page_keeps_its_own_metadata():
     pages = [pixels(37, 31, 3, dtype="uint16"), pixels(20, 50), pixels(9, 9)]
     like = [
-        ImageFile(page, "tiff", exif=exif(f"Camera number {i}"), dpi=(100.0 + i, 100.0 + i))
+        ImageFile(page, "tiff", exif=exif(f"Camera number {i}"), resolution=(100.0 + i, 100.0 + i))
         for i, page in enumerate(pages)
     ]
     data = encode_pages(pages, "tiff", like)
@@ -74,8 +73,7 @@ def test_stacks_of_others_are_read_and_written_back(tmp_path):
     for name, options in {"imagej": {"imagej": True}, "plain": {}, "big": {"bigtiff": True}}.items():
         path = tmp_path / f"{name}.tif"
         tifffile.imwrite(path, stack, photometric="minisblack", **options)
-        with pytest.warns(UserWarning, match="BigTIFF") if name == "big" else contextlib.nullcontext():
-            pages = list(open_pages(path))
+        pages = list(open_pages(path))
         assert np.array_equal([page.pixels for page in pages], stack)
         write_pages(tmp_path / f"{name}_back.tif", [page.pixels for page in pages], pages)
         assert np.array_equal(tifffile.imread(tmp_path / f"{name}_back.tif"), stack)
@@ -107,12 +105,22 @@ def test_a_damaged_page_is_named():
         next(pages)
 
 
-def test_previews_among_the_pages_are_refused(tmp_path):
+@pytest.mark.parametrize("tags", [{"subfiletype": 1}, {"extratags": [(255, 3, 1, 2, True)]}])
+@pytest.mark.parametrize("first", [True, False])
+def test_smaller_copies_and_masks_are_left_out_and_said(tmp_path, tags, first):
+    whole, small = pixels(64, 64), pixels(32, 32)
     with tifffile.TiffWriter(tmp_path / "pyramid.tif") as file:
-        file.write(pixels(64, 64), photometric="minisblack")
-        file.write(pixels(32, 32), photometric="minisblack", subfiletype=1)
-    with pytest.raises(ImageFileError, match="page 2 of 2.*preview"):
-        list(open_pages(tmp_path / "pyramid.tif"))
+        for image, options in ((small, tags), (whole, {})) if first else ((whole, {}), (small, tags)):
+            file.write(image, photometric="minisblack", **options)
+    with pytest.warns(UserWarning, match="not kept: 1 smaller"):
+        (page,) = open_pages(tmp_path / "pyramid.tif")
+    assert np.array_equal(page.pixels, whole)
+
+
+def test_a_preview_alone_is_refused(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", pixels(32, 32), photometric="minisblack", subfiletype=1)
+    with pytest.raises(ImageFileError, match="a preview alone"):
+        open_pages(tmp_path / "a.tif")
 
 
 def test_pages_that_share_their_pixels_count_each_time():
@@ -137,7 +145,11 @@ def test_directories_that_go_in_circles_end():
 
 
 def test_big_files_become_bigtiff(monkeypatch):
-    monkeypatch.setattr(image_io.image_encode, "_CLASSIC_TIFF_BYTES", 100)
-    data = encode_pages(MIXED, "tiff")
+    monkeypatch.setattr(writing, "_CLASSIC_TIFF_BYTES", 100)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # nothing is lost where there was nothing
+        data = encode_pages(MIXED, "tiff")
+    with pytest.warns(UserWarning, match="over 4 GB: not kept"):
+        encode_pages(MIXED[:1], "tiff", [ImageFile(MIXED[0], "tiff", exif=exif("Camera"))])
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         assert file.is_bigtiff and all(np.array_equal(p.asarray(), q) for p, q in zip(file.pages, MIXED, strict=True))

@@ -9,7 +9,7 @@ import pytest
 from skimage.data import camera
 
 from mdrn import checkpoint
-from mdrn.image_io import encode_image, read_image
+from mdrn.files import encode_image, read_image
 from mdrn.inference import restore
 
 pytestmark = [
@@ -32,7 +32,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 COMMAND = """
 import json, resource, sys, time
-from mdrn.__main__ import main
+from mdrn.cli import main
 began = time.perf_counter()
 code = main(sys.argv[1:])
 seconds = time.perf_counter() - began

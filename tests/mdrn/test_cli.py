@@ -1,4 +1,4 @@
-"""The command line as a user meets it: in process, through `mdrn.__main__.main`, on real files."""
+"""The command line as a user meets it: in process, through `mdrn.cli.main`, on real files."""
 
 import io
 import os
@@ -13,8 +13,8 @@ from PIL import Image, ImageCms
 from skimage.data import astronaut, camera
 
 from mdrn import checkpoint, inference
-from mdrn.__main__ import main
-from mdrn.image_io import read_image, write_image
+from mdrn.cli import main
+from mdrn.files import read_image, write_image
 
 
 @pytest.fixture
@@ -278,12 +278,12 @@ def test_info(weights, capsys):
 def test_train_from_the_command_line(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("MDRN_DATA", raising=False)
     out = tmp_path / "runs"
-    common = ["train", "--preset", "mdrn_tiny", "--steps", "2", "--batch-size", "1", "--patch-size", "16"]
+    common = ["train", "--preset", "mdrn_tiny", "--steps", "2", "--batch-size", "4", "--patch-size", "16"]
     assert main([*common, "--data", "samples", "--noise-level", "0-75", "--out", str(out), "--device", "cpu"]) == 0
     path = capsys.readouterr().out.strip()
     assert path.endswith("mdrn_tiny.plain_n0-75_s0.safetensors")
     header = checkpoint.read_header(path)
-    assert header.patches == 2 and header.noise_level == (0.0, 75.0) and header.data["sets"] == "samples"
+    assert header.patches == 8 and header.noise_level == (0.0, 75.0) and header.data["sets"] == "samples"
     assert main([*common, "--out", str(tmp_path / "other"), "--device", "cpu"]) == 2
     assert one_line(capsys.readouterr().err)
     with pytest.raises(SystemExit):

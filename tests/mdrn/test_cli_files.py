@@ -16,8 +16,8 @@ from PIL import Image
 from skimage.data import astronaut, camera
 
 from mdrn import checkpoint, inference
-from mdrn.__main__ import main
-from mdrn.image_io import encode_image, read_image
+from mdrn.cli import main
+from mdrn.files import encode_image, read_image
 
 
 @pytest.fixture
@@ -118,9 +118,10 @@ def test_a_result_never_replaces_another_input(denoise, folder):
 def test_what_the_output_cannot_hold_is_said_before_the_work(tmp_path, denoise, monkeypatch):
     monkeypatch.setattr(inference, "restore", lambda *_, **__: pytest.fail("the work was done in vain"))
     tifffile.imwrite(tmp_path / "deep.tif", np.zeros((9, 9), np.uint16))
+    Image.new("RGBA", (9, 9)).save(tmp_path / "clear.png")
     tifffile.imwrite(tmp_path / "pages.tif", np.zeros((2, 9, 9), np.uint8), photometric="minisblack")
     for source, target, words in [
-        ("deep.tif", "a.jpg", "uint16"),
+        ("clear.png", "a.jpg", "without transparency"),
         ("pages.tif", "a.png", "2 pages; write TIFF"),
         ("deep.tif", "a.gif", "ending in"),
         ("deep.tif", "deep.tif/a.tif", "no folder"),

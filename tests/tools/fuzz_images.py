@@ -1,10 +1,10 @@
 """Thousands of damaged image files against the reader: no crash, no hang, every refusal one line.
 
-    python -m tests.fuzz_images --count 10000
+    python -m tests.tools.fuzz_images --count 10000
 
 A child process decodes (libvips and Pillow are native code: a crash there would take the whole program along); it is
 started again when it dies or takes too long. What went wrong is printed with the seed that makes the file again and,
-with --keep FOLDER, written there. Exit code 0: nothing went wrong. `tests/test_adversity.py` runs a few hundred.
+with --keep FOLDER, written there. Exit code 0: nothing went wrong. `tests/files/test_adversity.py` runs a few hundred.
 """
 
 from __future__ import annotations
@@ -27,12 +27,18 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from mdrn.image_io import ImageFile, ImageFileError, encode_image, encode_pages, open_pages
+from mdrn.files import ImageFile, ImageFileError, encode_image, encode_pages, open_pages
 
 TIME_LIMIT = 10.0  # seconds for one file
 MEMORY_LIMIT = 4 * 2**30  # bytes of address space of the child beyond what it starts with
 MAX_PIXELS = 20_000_000
 INTERESTING = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, 0x10000, 255 * 256)
+
+
+_TAGS = [(33723, 4, 3, (0x1C027800, 1, 2), True), (33550, 12, 3, (1.0, 1.0, 0.0), True), (65000, 3, 1, 7, True)]
+_CHUNKS = ((b"gAMA", b"\0\1\x86\xa0"), (b"tEXt", b"Author\0Someone"), (b"cICP", bytes((9, 16, 0, 1))))
+_SEGMENTS = ((b"\xfe", b"by me"), (b"\xed", b"Photoshop 3.0\0" + b"8BIM\4\4\0\0\0\0\0\4abcd8BIM\4\x0c\0\0\0\0\0\2ab"))
+_GAIN_MAP = b'<x xmlns:hdrgm="http://ns.adobe.com/hdr-gain-map/1.0/" hdrgm:Version="1.0"><hdrgm:Map>1</hdrgm:Map></x>'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +78,7 @@ def whole_files() -> list[bytes]:
         {1: "N", 2: (4.0, 5.0)},
     )
     block, xmp = exif.tobytes(), b'<x:xmpmeta xmlns:x="adobe:ns:meta/"/>'
-    like = ImageFile(rgb, "tiff", exif=block.removeprefix(b"Exif\0\0"), xmp=xmp, dpi=(300.0, 300.0))
+    like = ImageFile(rgb, "tiff", exif=block.removeprefix(b"Exif\0\0"), xmp=xmp, resolution=(300.0, 300.0))
     second = {"save_all": True, "append_images": [Image.fromarray(255 - rgb)]}
     return [
         *(encode_image(pixels, "png", like) for pixels in (grey, rgb, deep, np.dstack([rgb, grey]))),
@@ -95,6 +101,12 @@ def whole_files() -> list[bytes]:
         _tiff(rgb, photometric="rgb", tile=(32, 32), bigtiff=True, byteorder=">"),
         _tiff(np.stack([grey] * 4), photometric="minisblack", imagej=True),
         _pillow(picture.convert("1"), "TIFF", compression="group4"),
+        _tiff(np.dstack([rgb, grey]), photometric="rgb", extrasamples=["unspecified"], extratags=_TAGS, byteorder=">"),
+        encode_image(
+            rgb, "png", ImageFile(rgb, "png", blocks=_CHUNKS, resolution=(10.0, 10.0), resolution_unit="none")
+        ),
+        encode_image(rgb, "jpeg", ImageFile(rgb, "jpeg", blocks=_SEGMENTS, xmp=_GAIN_MAP)) + encode_image(grey, "jpeg"),
+        *(_pillow(image, "AVIF", exif=block, xmp=xmp) for image in (picture, picture.convert("L"))),
     ]
 
 
@@ -141,7 +153,9 @@ def read(data: bytes) -> Outcome:
             warnings.simplefilter("ignore")
             for page in open_pages(data, max_pixels=MAX_PIXELS):
                 page.pixels.sum()
-                encode_image(page.pixels, "tiff", page)  # what is carried over must be fit to be written
+                for format in {"tiff", page.format}:  # what is carried over must be fit to be written
+                    if format != "bmp":
+                        encode_image(page.pixels, format, page)
     except ImageFileError as error:
         text = str(error)
         return Outcome("lines", repr(text)) if "\n" in text or not text else Outcome("refused", text)
@@ -232,7 +246,7 @@ def fuzz(count: int, first_seed: int = 0, keep: Path | None = None, say=print) -
 
 def main(arguments: list[str] | None = None) -> int:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(prog="python -m tests.fuzz_images", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m tests.tools.fuzz_images", description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0, help="the first; each file has its own")
     parser.add_argument("--keep", type=Path, help="folder for the files that fail")

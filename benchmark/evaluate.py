@@ -159,7 +159,9 @@ def evaluate(job: Job, images: Images, conditions: Conditions) -> tuple[Evaluati
             try:
                 row = Row(number, name, estimated=method.estimate(noisy) if method.estimate else None)
                 if restore:
-                    level = job.level if row.estimated is None else float(np.clip(row.estimated, *method.levels))
+                    level = job.level
+                    if row.estimated is not None:  # 1e-30 is no noise, and too little for some methods
+                        level = float(np.clip(round(row.estimated, 3), *method.levels))
                     stages = _restore(restore, noisy, level, conditions.device)
                     row = _scored(row, stages, clean, conditions.lpips)
             except (ValueError, RuntimeError) as error:

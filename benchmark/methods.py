@@ -170,7 +170,7 @@ def library_default() -> list[Method]:
     """Return what `mdrn.denoise` does to a colour photograph when it is told nothing; none if nothing is released."""
     try:
         name = inference.default_model(3)
-    except MdrnError:
+    except ValueError:
         return []
 
     def restore(noisy: torch.Tensor, sigma: float) -> torch.Tensor:

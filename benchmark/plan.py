@@ -20,7 +20,7 @@ from mdrn.distill import STRATEGIES, DistillConfig
 from mdrn.teacher import TeacherConfig
 from mdrn.train import TrainConfig
 
-RUNS, POOLS = "runs", "pools"  # folders under --out with weights and states, and with stored draws; not for git
+RUNS, POOLS = "runs", "runs/pools"  # folders under --out with weights and states, and with stored draws; not for git
 PLAIN = "plain"
 
 
@@ -215,12 +215,15 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-# Recipe v3 is what `TrainConfig` says by itself. What releases add to it is here and nowhere else.
-RELEASE_STEPS = 40_000
-RELEASE_OPTIONS = {"steps": RELEASE_STEPS, "large_patches": 0.3, "map_share": 0.1}
-RELEASE_POOL = 32_768  # stored draws of 128 x 128: plain and distilled networks for 0 to 75 read the same
-COLOUR_DATA = ("bsds", "extra")
-TEACHER = TrainConfig(preset="teacher", noise_level=(0.0, 75.0), **RELEASE_OPTIONS)
+# Recipe v3 is what `TrainConfig` says by itself. What releases add to it, for each network, is here and nowhere else.
+RELEASE_OPTIONS = {
+    "teacher": {"steps": 40_000},
+    "mdrn": {"steps": 10_000, "pool": 20_480},  # stored draws: plain and distilled networks read the same
+    "mdrn_tiny": {"steps": 40_000, "pool": 20_480},
+    "mdrn_rgb": {"steps": 10_000, "data": ("bsds", "extra")},
+    "mdrn_tiny_rgb": {"steps": 40_000, "data": ("bsds", "extra")},
+}
+TEACHER = TrainConfig(preset="teacher", **RELEASE_OPTIONS["teacher"])
 
 STUDY_STEPS = (1_250, 5_000, 20_000)
 STUDY_POOL = 12_288
@@ -255,8 +258,8 @@ _HMDS = (
     _arm("three quarters of the level", ("hmds_n",), distill=DistillConfig(teacher_level=0.75)),
     _arm("noise merely scaled", ("hmds_n",), distill=DistillConfig(nested=False)),
     _arm("absolute error", _BOTH, loss="l1"),
-    _arm("teacher of a tenth of the steps", teacher=dataclasses.replace(TEACHER, steps=RELEASE_STEPS // 10)),
-    _arm("teacher of the own family", teacher=TrainConfig(preset="mdrn", **RELEASE_OPTIONS, pool=RELEASE_POOL)),
+    _arm("teacher of a tenth of the steps", teacher=dataclasses.replace(TEACHER, steps=TEACHER.steps // 10)),
+    _arm("teacher of the own family", teacher=TrainConfig(preset="mdrn", **RELEASE_OPTIONS["mdrn"])),
 )
 
 _SMOKE = {"steps": 30, "batch_size": 8, "patch_size": 48, "data": ("samples",), "warmup": 0.3, "ema_decay": 0.9}
@@ -265,9 +268,10 @@ _SMOKE_TEACHER = TeacherConfig(widths=(8, 16, 24), down=(1, 1, 1), up=(1, 1))
 PLANS: dict[str, Plan] = {
     "release": Plan(
         "a teacher, grey networks of both sizes for 0 to 75, plain and HMDS, and plain colour networks",
-        (
-            Group(("mdrn_tiny", "mdrn"), _BOTH, options=RELEASE_OPTIONS | {"pool": RELEASE_POOL}),
-            Group(("mdrn_tiny_rgb", "mdrn_rgb"), options=RELEASE_OPTIONS | {"data": COLOUR_DATA}),
+        tuple(
+            Group((size,), _BOTH if "pool" in options else (PLAIN,), options=options)
+            for size, options in RELEASE_OPTIONS.items()
+            if size != TEACHER.preset
         ),
         teacher=TEACHER,
     ),

@@ -19,7 +19,7 @@ import mdrn
 from benchmark import cluster, evaluate, fetch, methods, report, rows, testsets
 from benchmark.plan import PLANS, Run, duration, runs_of, weights_exist
 from benchmark.summary import RELEASE
-from benchmark.training import PlanError, check_teachers, describe, train_all
+from benchmark.training import PlanError, adopt, check_teachers, describe, train_all
 from mdrn import metrics
 from mdrn.checkpoint import read_header
 from mdrn.data import data_root
@@ -45,6 +45,7 @@ class Request:
         only: runs to train, ids, labels or patterns; None takes all of the plan.
         seeds: of training; None takes all of the plan.
         teacher: in place of the plan's.
+        adopt: folder where `mdrn train` left finished runs of the plan.
         jobs: runs that share the machine.
         ray: address of a cluster.
         fetch: host to download missing images from.
@@ -65,6 +66,7 @@ class Request:
     only: tuple[str, ...] | None
     seeds: tuple[int, ...] | None
     teacher: str | None
+    adopt: Path | None
     jobs: int
     ray: str | None
     fetch: str | None
@@ -129,6 +131,8 @@ def plan(request: Request) -> list[Run]:
     if not runs:
         labels = ", ".join(run.label for run in runs_of(request.preset, chosen, request.out))
         raise PlanError(f"--preset {request.preset}: --only, --levels and --seeds leave no run of {labels}")
+    if request.adopt and not request.dry_run:
+        print(f"taken from {request.adopt}: {', '.join(r.label for r in adopt(runs, request.adopt)) or 'none'}")
     print(describe(request.preset, runs, request.conditions.device, request.jobs), flush=True)
     return runs
 
@@ -277,6 +281,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--sets", metavar="SET", nargs="+", help=f"of {', '.join(testsets.SETS)}; default: those found, else samples")
     add("--only", metavar="RUN", nargs="+", help="with --preset: train these runs alone, ids or patterns")
     add("--teacher", metavar="T", help="with --preset: released id or weights file; default: the plan's")
+    add("--adopt", metavar="DIR", type=Path, help="with --preset: take finished runs that `mdrn train` left there")
     add("--seeds", metavar="S", type=int, nargs="+", help="with --preset: training seeds")
     add("--noise-seed", type=int, default=0, help="seed of the benchmark's noise; default: 0, the literature's")
     add("--jobs", type=int, default=1, help="with --preset: runs that share the machine; default: 1")
@@ -298,7 +303,7 @@ def parse(arguments: list[str] | None = None) -> Request:
         UsageError: if options do not go together, or a number is outside its limits.
     """
     said = _parser().parse_args(arguments)
-    for name in ("only", "seeds", "teacher", "ray", "retrain"):
+    for name in ("only", "seeds", "teacher", "adopt", "ray", "retrain"):
         if getattr(said, name) and not said.preset:
             raise UsageError(f"--{name} needs --preset {'|'.join(PLANS)}")
     for level in said.levels or []:

@@ -98,7 +98,7 @@ def in_lines(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     methods, then networks by name, then published numbers by year.
     """
     seeds = frame.groupby(["size", "strategy", "trained", "arm", "steps"], dropna=False).seed.transform("nunique")
-    lengths = frame.groupby("method").steps.transform("nunique")
+    lengths = frame.groupby(["size", "strategy", "trained", "arm"]).steps.transform("nunique")
     names = []
     for line, several, long in zip(frame.itertuples(), seeds, lengths, strict=True):
         name = line.method

@@ -21,8 +21,10 @@ import torch
 from benchmark import rows
 from benchmark.plan import POOLS, Run, duration, teacher_missing
 from mdrn import train
-from mdrn.data import PatchSource, data_root, fresh_batch, read_uint8, sample_files, training_files
+from mdrn.checkpoint import SUFFIX, read_header
+from mdrn.data import PatchSource, data_root, fresh_batch, read_all, sample_files, training_files
 from mdrn.denoiser import MdrnError
+from mdrn.files.atomic import write_atomically
 
 _WARM_STEPS, _TIMED_STEPS = 2, 5
 
@@ -52,7 +54,8 @@ def _fill_pool(run: Run, root: Path | None, pools: Path, quiet: bool) -> None:
     pools.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(pools / ".lock"):
         files = [path for name in run.config.data for path in training_files(name, data_root(root))]
-        source = PatchSource.from_files(files, run.config.model.channels)
+        images = read_all(files, run.config.model.channels, run.config.largest_cut)
+        source = PatchSource.from_images(images)
         train.draws(run.config, source, train.load_guide(run.config, run.teacher), pools, quiet)
 
 
@@ -82,6 +85,28 @@ def keep_record(run: Run) -> None:
     path = run.out / rows.CURVES / f"{run.plan}.csv"
     rows.append(path, points, rows.CurvePoint, replaces=lambda point: (point.config, point.step, point.level))
     rows.append(run.out / rows.RUNS, [row], rows.RunRow, replaces=lambda known: known.config)
+
+
+def adopt(runs: list[Run], folder: Path) -> list[Run]:
+    """Take what `mdrn train` left in a folder for the runs of a plan that it finished; return those.
+
+    A network is taken if its header says the run's configuration; of its teacher the name alone can be compared.
+    """
+    taken = []
+    for run in runs:
+        theirs = folder / run.weights.name
+        if run.finished or not theirs.is_file() or not theirs.with_suffix(".json").is_file():
+            continue
+        header, config = read_header(theirs), json.loads(json.dumps(dataclasses.asdict(run.config)))
+        teachers = [Path(str(said["teacher"])).name.partition("@")[0] for said in (config, header.recipe)]
+        ours = {"version": train.RECIPE, **{k: v for k, v in config.items() if k not in ("model", "teacher")}}
+        said = {key: value for key, value in header.recipe.items() if key != "teacher"}
+        if said == ours and header.model == run.config.model and teachers[1].removesuffix(SUFFIX) == teachers[0]:
+            with run.lock():
+                for path in (run.record, run.weights):  # the weights last: with them the run is finished
+                    write_atomically(path, (folder / path.name).read_bytes())
+            taken.append(run)
+    return taken
 
 
 def train_all(runs: list[Run], root: Path | None, device: str, jobs: int = 1, quiet: bool = False) -> None:
@@ -190,7 +215,7 @@ def seconds_per_step(config: train.TrainConfig, device: str) -> float:
     """Measure how long a plain step of a run takes here, on bundled photographs and without a trace."""
     config = dataclasses.replace(config, strategy="plain", teacher=None, init_from=None)
     target = torch.device(device)
-    source = PatchSource.from_images([read_uint8(path, config.model.channels) for path in sample_files()[2:]], target)
+    source = PatchSource.from_images(read_all(sample_files()[2:], config.model.channels), target)
     run = train.Run(config, train.build_criterion(config, None), target, source.digest)
     began = 0.0
     for step in range(_WARM_STEPS + _TIMED_STEPS):

@@ -6,27 +6,27 @@ import threading
 import time
 
 import pytest
+from test_plan import OPTIONS, TAUGHT, changed
 
 from benchmark import cluster
 from benchmark.plan import runs_of
-from benchmark.training import PlanError, train_group
+from benchmark.training import PlanError, train_one
 from mdrn import checkpoint
-from tests.test_benchmark_plan import TAUGHT
 
 
 def test_without_ray_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(PlanError, match="--ray: ray is not installed; `pip install ray`"):
-        cluster.train_all(runs_of(TAUGHT, tmp_path), None, "cpu", 1, "auto")
+        cluster.train_all(runs_of("test", TAUGHT, tmp_path), None, "cpu", 1, "auto")
 
 
 def test_paths_hold_wherever_a_worker_starts(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "teacher.safetensors").write_bytes(b"")
-    relative = dataclasses.replace(runs_of(TAUGHT, tmp_path)[1], out=tmp_path.relative_to(tmp_path))
+    relative = dataclasses.replace(runs_of("test", TAUGHT, tmp_path)[-1], out=tmp_path.relative_to(tmp_path))
     file = dataclasses.replace(relative, teacher="teacher.safetensors")
     released = dataclasses.replace(relative, teacher="teacher.plain_n0-75_s0")
-    absolute = cluster._absolute([file, released])
+    absolute = [cluster._absolute(run) for run in (file, released)]
     assert [run.out for run in absolute] == [tmp_path] * 2
     assert [run.teacher for run in absolute] == [str(tmp_path / "teacher.safetensors"), "teacher.plain_n0-75_s0"]
 
@@ -38,9 +38,10 @@ def test_a_killed_worker_s_run_goes_on_elsewhere_to_the_same_weights(tmp_path, m
 
     monkeypatch.delenv("MDRN_DATA", raising=False)
     monkeypatch.setenv("RAY_worker_niceness", "0")  # Ray's workers stand back behind everything else: 15
-    longer = TAUGHT.options | {"steps": 200}
-    plan = dataclasses.replace(TAUGHT, strategies=("plain", "hmds"), options=longer, validations=20)
-    runs = runs_of(plan, tmp_path / "ray")
+    plan = dataclasses.replace(
+        changed(TAUGHT, strategies=("plain", "hmds"), options=OPTIONS | {"steps": 200}), validations=20
+    )
+    runs = runs_of("test", plan, tmp_path / "ray")
     students = runs[1:]
     here = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 80 * 2**20})
     nodes = [here.add_node(num_cpus=1, object_store_memory=80 * 2**20) for _ in range(2)]
@@ -49,7 +50,7 @@ def test_a_killed_worker_s_run_goes_on_elsewhere_to_the_same_weights(tmp_path, m
     def kill_one() -> None:
         deadline = time.monotonic() + 300
         while time.monotonic() < deadline:
-            if all(run.steps_done for run in students):  # one group on each node, and both have a checkpoint
+            if all(run.steps_done for run in students):  # one run on each node, and both have a checkpoint
                 killed.append([run.steps_done for run in students])
                 here.remove_node(nodes[0], allow_graceful=False)
                 return
@@ -65,8 +66,8 @@ def test_a_killed_worker_s_run_goes_on_elsewhere_to_the_same_weights(tmp_path, m
         here.shutdown()
     assert killed and min(killed[0]) < 200
     assert all(run.finished for run in runs)
-    alone = runs_of(plan, tmp_path / "alone")
-    for group in (alone[:1], alone[1:3]):
-        train_group(group, None, "cpu", threads=1, quiet=True)
-    for there, near in zip(runs[:3], alone[:3], strict=True):
+    alone = runs_of("test", plan, tmp_path / "alone")
+    for run in alone:
+        train_one(run, None, "cpu", threads=1, quiet=True)
+    for there, near in zip(runs, alone, strict=True):
         assert checkpoint.read_header(there.weights).sha256 == checkpoint.read_header(near.weights).sha256

@@ -6,104 +6,119 @@ import numpy as np
 import pytest
 import torch
 
-from benchmark import jobs, methods, rows, testsets
-from benchmark.evaluate import Conditions, EvaluationError, evaluate, evaluate_estimator, exact_fp32
-from benchmark.testsets import TestSet
+from benchmark import evaluate, methods, rows, testsets
+from benchmark.evaluate import Conditions, EvaluationError, Job, exact_fp32
+from benchmark.methods import Method
+from benchmark.testsets import Images
 from mdrn import checkpoint, metrics, noise
 from tests.conftest import header_for, small_network
 
 
-@pytest.fixture(autouse=True)
-def no_cost(monkeypatch):
-    """Time and memory are measured in a process of their own, which takes seconds; one test does it."""
-    monkeypatch.setattr(methods, "cost", lambda kind, weights, device, threads: {"milliseconds_512": 1.0})
-
-
 @pytest.fixture
-def crops() -> TestSet:
-    images = testsets.load("samples_held_out").images
-    return TestSet("crops", 1, {name: image[:48, :37].copy() for name, image in images.items()})
+def crops() -> Images:
+    clean = testsets.load("samples_held_out").clean
+    return Images("samples_held_out", {name: image[:48, :37].copy() for name, image in clean.items()})
+
+
+def measured(method: Method, images: Images, level: float | None, conditions: Conditions | None = None):
+    return evaluate.evaluate(Job(method, images.name, level), images, conditions or Conditions())
+
+
+def named(name: str) -> Method:
+    return next(method for method in methods.without_weights() if method.name == name)
+
+
+def probe(function) -> Method:
+    return Method("probe", lambda device: lambda noisy, sigma: [function(noisy)])
 
 
 def test_the_noisy_input_is_scored_clipped_and_rounded(crops):
-    record, measured = evaluate(methods.noisy_input(), crops, 25.0, Conditions())
-    assert [row.image for row in measured] == list(crops.images)
-    for row, clean in zip(measured, crops.images.values(), strict=True):
+    evaluation, found = measured(named("noisy"), crops, 25.0)
+    assert [row.image for row in found] == list(crops.clean)
+    for row, clean in zip(found, crops.clean.values(), strict=True):
         noisy = metrics.to_uint8(noise.benchmark_noisy(clean, 25))
         assert (row.psnr, row.ssim) == (metrics.psnr(noisy, clean), metrics.ssim(noisy, clean))
-        assert (row.plan, row.weights, row.lpips, row.evaluation) == ("", "", None, record["id"])
-    assert record["pixels_sha256"] == crops.digest
-    assert record["threads"] == torch.get_num_threads()
+        assert (row.lpips, row.stages, row.evaluation) == (None, "", evaluation.id)
+    assert (evaluation.plan, evaluation.weights, evaluation.images) == ("baselines", "", 2)
+    assert evaluation.pixels == crops.digest
+    assert evaluation.device.endswith(f", {torch.get_num_threads()} threads")
 
 
-def test_a_network_has_a_row_for_each_stage(crops, weights_file):
-    record, measured = evaluate(methods.network(weights_file, "given"), crops, 25.0, Conditions())
-    assert [(row.stage, row.stages) for row in measured] == [(1, 2), (2, 2)] * 2
-    network, clean = checkpoint.load(weights_file), crops.images["camera"]
+def test_a_network_says_what_each_stage_gave(crops, weights_file):
+    evaluation, found = measured(methods.network(weights_file, "given"), crops, 25.0)
+    network, clean = checkpoint.load(weights_file), crops.clean["camera"]
     noisy = torch.from_numpy(noise.benchmark_noisy(clean, 25))[None, None]
     with torch.no_grad():
         expected = [
             metrics.psnr(metrics.to_uint8(image[0, 0].numpy()), clean) for image in network.progressive(noisy, 25 / 255)
         ]
-    assert [row.psnr for row in measured[:2]] == pytest.approx(expected, abs=1e-3)
-    assert measured[0].ssim is None
-    assert measured[1].ssim is not None
-    assert measured[0].seconds is None
-    assert measured[1].weights == network.header.sha256[:16]
-    assert record["parameters"] == sum(p.numel() for p in network.parameters())
+    assert [float(found[0].stages), found[0].psnr] == pytest.approx(expected, abs=1e-3)
+    assert evaluation.weights == network.header.sha256[:16]
+    assert evaluation.parameters == sum(p.numel() for p in network.parameters())
+    assert evaluation.gmacs > 0
 
 
 def test_clip8_gives_the_network_an_8_bit_input(crops):
     seen = []
-    method = methods.Method("probe", "", "", lambda device: lambda noisy, sigma: [seen.append(noisy) or noisy])
-    evaluate(method, crops, 50.0, Conditions(protocol="clip8"))
+    method = probe(lambda noisy: seen.append(noisy) or noisy)
+    measured(method, crops, 50.0, Conditions(protocol="clip8"))
     levels = seen[0].numpy() * 255
     assert np.abs(levels - np.round(levels)).max() < 1e-4
     assert levels.max() <= 255
     seen.clear()
-    evaluate(method, crops, 50.0, Conditions())
+    measured(method, crops, 50.0)
     assert seen[0].max() > 1
 
 
-def test_estimated_levels_reach_the_network_within_its_range(crops, weights_file):
+def test_estimated_levels_reach_the_network_within_its_range(crops, weights_file, monkeypatch):
     told = methods.network(weights_file, "given")
-    auto = methods.with_estimated_level(told, lambda image: 25.0)
+    auto = dataclasses.replace(methods.with_estimated_level(told), estimate=lambda image: 25.0)
     assert auto.name == "small.plain_n0-75_s0+auto"
-    expected = [row.psnr for row in evaluate(told, crops, 25.0, Conditions())[1]]
-    measured = evaluate(auto, crops, 25.0, Conditions())[1]
-    assert [row.psnr for row in measured] == expected
-    assert [row.estimated_level for row in measured] == [None, 25.0] * 2
-    narrow = dataclasses.replace(methods.with_estimated_level(told, lambda image: 90.0), levels=(0.0, 25.0))
-    measured = evaluate(narrow, crops, 25.0, Conditions())[1]
-    assert [row.psnr for row in measured] == expected  # 90 is clipped to the network's 25 ...
-    assert measured[1].estimated_level == 90.0  # ... and the row says what was estimated
+    expected = [row.psnr for row in measured(told, crops, 25.0)[1]]
+    found = measured(auto, crops, 25.0)[1]
+    assert [row.psnr for row in found] == expected
+    assert [row.estimated for row in found] == [25.0] * 2
+    narrow = dataclasses.replace(auto, estimate=lambda image: 90.0, levels=(0.0, 25.0))
+    found = measured(narrow, crops, 25.0)[1]
+    assert [row.psnr for row in found] == expected  # 90 is clipped to the network's 25 ...
+    assert found[1].estimated == 90.0  # ... and the row says what was estimated
 
 
 def test_colour_images_go_through_a_colour_network(tmp_path):
     network = small_network(channels=3)
     path = tmp_path / "small_rgb.plain_n25_s0.safetensors"
     checkpoint.write_weights(path, network, header_for(network, id="small_rgb.plain_n25_s0", noise_level=(25.0, 25.0)))
-    image = testsets.load("samples_rgb").images["coffee"][:32, :24]
-    _, measured = evaluate(methods.network(path, "given"), TestSet("c", 3, {"coffee": image}), 25.0, Conditions())
-    assert 15 < measured[-1].psnr < 40
+    image = testsets.load("samples_rgb").clean["coffee"][:32, :24]
+    _, found = measured(methods.network(path, "given"), Images("samples_rgb", {"coffee": image}), 25.0)
+    assert 15 < found[0].psnr < 40
+
+
+def test_photographs_are_restored_without_being_told_the_level():
+    clean = testsets.load("samples_rgb").clean["coffee"][:40, :48]
+    noisy = metrics.to_uint8(noise.benchmark_noisy(clean, 10))
+    images = Images("PolyU", {"one": clean}, {"one": noisy})
+    for method in (named("noisy"), named("non_local_means+auto"), *methods.library_default()):
+        evaluation, (row,) = measured(method, images, None)
+        assert (evaluation.level, evaluation.protocol) == (None, "camera")
+        assert (row.estimated is not None) == method.name.endswith("+auto")
+        if method.name == "noisy":
+            assert row.psnr == metrics.psnr(noisy, clean)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_failed_image_fails_the_evaluation_and_is_named(crops, bad):
-    method = methods.Method("broken", "", "", lambda device: lambda noisy, sigma: [noisy * bad])
-    with pytest.raises(EvaluationError, match="broken on crops camera: expected finite"):
-        evaluate(method, crops, 25.0, Conditions())
+    with pytest.raises(EvaluationError, match="probe on samples_held_out camera: expected finite"):
+        measured(probe(lambda noisy: noisy * bad), crops, 25.0)
 
 
 def test_an_output_of_another_size_fails(crops):
-    method = methods.Method("crop", "", "", lambda device: lambda noisy, sigma: [noisy[..., 1:]])
     with pytest.raises(EvaluationError, match="expected an image of shape"):
-        evaluate(method, crops, 25.0, Conditions())
+        measured(probe(lambda noisy: noisy[..., 1:]), crops, 25.0)
 
 
 def test_the_estimator_has_rows_of_levels(crops):
-    _, measured = evaluate_estimator(lambda image: 7.0, crops, 5.0, Conditions())
-    assert [(row.method, row.estimated_level, row.psnr) for row in measured] == [(rows.ESTIMATOR, 7.0, None)] * 2
+    method = dataclasses.replace(named(rows.ESTIMATOR), estimate=lambda image: 7.0)
+    assert [(row.estimated, row.psnr) for row in measured(method, crops, 5.0)[1]] == [(7.0, None)] * 2
 
 
 def test_tf32_is_off_inside_and_as_it_was_outside():
@@ -115,79 +130,55 @@ def test_tf32_is_off_inside_and_as_it_was_outside():
     assert backend.fp32_precision == before
 
 
-def test_a_network_for_one_level_is_evaluated_there_alone(weights_file):
-    ranged = methods.network(weights_file, "given")
-    single = dataclasses.replace(ranged, levels=(25.0, 25.0))
-    assert single.levels_among(None) == [25.0]
-    assert single.levels_among((15.0, 25.0)) == [25.0]
-    assert single.levels_among((15.0,)) == []
-    assert ranged.levels_among(None) == [15.0, 25.0, 50.0]
-    assert dataclasses.replace(ranged, levels=(0.0, 30.0)).levels_among(None) == [15.0, 25.0]
-
-
-def test_colour_sets_are_for_colour_networks(weights_file):
-    grey = [methods.noisy_input(), methods.network(weights_file, "given")]
-    colour = [grey[0], dataclasses.replace(grey[1], channels=(3,))]
-
-    def names(chosen, asked):
-        wanted = jobs.wanted_jobs(chosen, ["samples", "samples_rgb"], (25.0,), asked, estimator=False)
-        return [(job.set_name, job.name) for job in wanted]
-
-    assert names(grey, False) == [("samples", "noisy"), ("samples", "small.plain_n0-75_s0")]
-    assert names(colour, False) == [
-        ("samples", "noisy"),
-        ("samples_rgb", "noisy"),
-        ("samples_rgb", "small.plain_n0-75_s0"),
-    ]
-    assert ("samples_rgb", "noisy") in names(grey, True)
-
-
 def test_what_has_rows_is_not_missing_until_the_weights_change(tmp_path, weights_file):
     method = methods.network(weights_file, "given")
-    job, conditions = jobs.Job(method, "samples_held_out", 25.0), Conditions()
-    assert jobs.missing_jobs([job], conditions, tmp_path) == [job]
-    assert jobs.run_jobs([job], conditions, tmp_path, None, quiet=True) == 4
-    assert jobs.missing_jobs([job], conditions, tmp_path) == []
+    job, conditions = Job(method, "samples_held_out", 25.0), Conditions()
+    assert evaluate.missing([job], conditions, tmp_path) == [job]
+    assert evaluate.run_jobs([job], conditions, tmp_path, None, quiet=True) == 2
+    assert evaluate.missing([job], conditions, tmp_path) == []
     others = [
         dataclasses.replace(job, method=dataclasses.replace(method, weights="other")),
-        dataclasses.replace(job, noise_level=50.0),
+        dataclasses.replace(job, method=dataclasses.replace(method, code="other")),
+        dataclasses.replace(job, method=dataclasses.replace(method, steps=7)),
+        dataclasses.replace(job, level=50.0),
     ]
-    assert jobs.missing_jobs(others, conditions, tmp_path) == others
-    assert jobs.missing_jobs([job], Conditions(protocol="clip8"), tmp_path) == [job]
+    assert evaluate.missing(others, conditions, tmp_path) == others
+    assert evaluate.missing([job], Conditions(protocol="clip8"), tmp_path) == [job]
 
 
-def test_the_estimator_s_rows_come_again_when_its_code_changes(tmp_path, monkeypatch):
-    job, conditions = jobs.Job(None, "samples_held_out", 25.0), Conditions()
-    jobs.run_jobs([job], conditions, tmp_path, None, quiet=True)
-    assert jobs.missing_jobs([job], conditions, tmp_path) == []
-    monkeypatch.setattr(methods, "_source_hash", lambda function: "changed")
-    assert jobs.missing_jobs([job], conditions, tmp_path) == [job]
+def test_a_rewritten_header_makes_no_row_stale(tmp_path, network):
+    path, conditions = tmp_path / "one.safetensors", Conditions()
+    checkpoint.write_weights(path, network, header_for(network))
+    job = Job(methods.network(path, "given"), "samples_held_out", 25.0)
+    evaluate.run_jobs([job], conditions, tmp_path / "out", None, quiet=True)
+    checkpoint.write_weights(path, network, header_for(network, recipe={"version": "other"}, git="other", plan="p"))
+    again = Job(methods.network(path, "given"), "samples_held_out", 25.0)
+    assert evaluate.missing([again], conditions, tmp_path / "out") == []
 
 
-def test_largest_change_compares_the_same_weights_alone(crops):
-    _, measured = evaluate(methods.noisy_input(), crops, 25.0, Conditions())
-    moved = [dataclasses.replace(row, psnr=row.psnr + 0.01) for row in measured]
-    assert jobs.largest_change(measured, measured) == 0
-    assert jobs.largest_change(measured, moved) == pytest.approx(0.01)
-    assert jobs.largest_change(measured, [dataclasses.replace(row, weights="other") for row in moved]) == 0
+def test_the_largest_change_is_that_of_the_same_measurements(tmp_path):
+    job = Job(named("noisy"), "samples_held_out", 25.0)
+    evaluate.run_jobs([job], Conditions(), tmp_path, None, quiet=True)
+    before = evaluate.psnr_by_identity(tmp_path)
+    assert len(before) == 2
+    assert evaluate.largest_change(before, before) == 0
+    moved = {key: psnr + 0.01 for key, psnr in before.items()}
+    assert evaluate.largest_change(before, moved) == pytest.approx(0.01)
+    others = {("other", *key[1:]): psnr for key, psnr in moved.items()}
+    assert evaluate.largest_change(before, others) == 0
 
 
 def test_time_left_is_measured_once_for_each_kind_and_grows_with_the_pixels(monkeypatch, weights_file):
-    measured = []
+    calls = []
 
-    def evaluated(method, test_set, level, conditions, on_image):
-        measured.append((method.name, test_set.name))
-        pixels = sum(image.size for image in test_set.images.values())
-        return {"seconds": pixels * 1e-6}, []
+    def evaluated(job, images, conditions):
+        calls.append((job.method.name, list(images.clean)))
+        return dataclasses.make_dataclass("E", ["seconds"])(images.clean["coffee"].size * 1e-6), []
 
-    monkeypatch.setattr(jobs, "evaluate", evaluated)
+    monkeypatch.setattr(evaluate, "evaluate", evaluated)
     ranged = methods.network(weights_file, "given")
-    same = dataclasses.replace(ranged, name="another", weights="other")
-    wanted = [jobs.Job(method, "samples_held_out", level) for method in (ranged, same) for level in (25.0, 50.0)]
-    left = jobs.seconds_left(wanted, Conditions())
-    assert measured == [("small.plain_n0-75_s0", "crop")] * 2  # the first time does not count
-    assert testsets.pixels("samples_held_out") == 2 * 512 * 512
+    same = dataclasses.replace(ranged, name="another")
+    wanted = [Job(method, "samples_held_out", level) for method in (ranged, same) for level in (25.0, 50.0)]
+    left = evaluate.seconds_left(wanted, Conditions(), None)
+    assert calls == [("small.plain_n0-75_s0", ["coffee"])] * 2  # the first time does not count
     assert left == pytest.approx(4 * 2 * 512 * 512 * 1e-6)
-    assert jobs.seconds_left([jobs.Job(methods.noisy_input(), "Set12", 25.0)], Conditions()) == pytest.approx(
-        sum(image * image * 1e-6 for image in [256] * 7 + [512] * 5)
-    )

@@ -1,72 +1,60 @@
-"""Methods beyond the released networks: FFDNet with our recipe, BM3D where it is installed, and what they cost."""
+"""Which methods there are, what each is evaluated on, and what makes a measurement another one."""
 
 import dataclasses
 import importlib.util
-import subprocess
-import sys
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
-from benchmark import cost, jobs, methods, testsets
-from benchmark.cost import CostError
-from benchmark.networks import FFDNet
+from benchmark import evaluate, methods, testsets
+from benchmark.methods import MethodError
 from mdrn import checkpoint, metrics, noise
-from mdrn.checkpoint import CheckpointError
 from mdrn.model import ModelConfig
-from tests.conftest import header_for, small_network
 
 
-@dataclasses.dataclass(frozen=True)
-class FFDNetConfig:
-    channels: int = 1
+def test_a_network_for_one_level_is_evaluated_there_alone(weights_file):
+    ranged, known = methods.network(weights_file, "given"), testsets.SETS["Set12"]
+    single = dataclasses.replace(ranged, levels=(25.0, 25.0))
+    assert single.levels_on(known) == [25.0]
+    assert single.levels_on(known, (15.0, 25.0)) == [25.0]
+    assert single.levels_on(known, (15.0,)) == []
+    assert ranged.levels_on(known) == [15.0, 25.0, 50.0]
+    assert dataclasses.replace(ranged, levels=(0.0, 30.0)).levels_on(known) == [15.0, 25.0]
 
 
-@pytest.fixture
-def ffdnet_file(tmp_path, network):
-    """A file as `benchmark.design` leaves it."""
-    path = tmp_path / "ffdnet.plain_n0-75_s0.safetensors"
-    header = header_for(network, id="ffdnet.plain_n0-75_s0", model=FFDNetConfig())
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        checkpoint.write_weights(path, FFDNet(), header)
-    return path
+def on(name: str, **options) -> dict[str, list]:
+    known = testsets.SETS[name]
+    return {m.name: m.levels_on(known) for m in methods.without_weights() if m.levels_on(known) and not m.on_request}
 
 
-def test_an_ffdnet_file_is_a_method(ffdnet_file, monkeypatch):
-    monkeypatch.setattr(methods, "cost", lambda kind, *_: {"kind": kind})
-    method = methods.network(ffdnet_file, "given")
-    assert (method.name, method.channels, method.levels) == ("ffdnet.plain_n0-75_s0", (1,), (0.0, 75.0))
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        expected = FFDNet().eval()
-    noisy = torch.rand(1, 1, 13, 9)
-    with torch.no_grad():
-        (restored,) = method.prepare("cpu")(noisy, 0.1)
-        assert torch.allclose(restored, expected(noisy, 0.1), atol=1e-6)
-    facts = method.facts()
-    assert facts["parameters"] == sum(p.numel() for p in expected.parameters())
-    assert facts["gmacs_256"] == pytest.approx(7.9, abs=0.1)
+def test_sets_have_the_methods_they_are_for(weights_file):
+    assert set(on("Set12")) == {"noisy", "non_local_means", "wavelet", "total_variation"}
+    assert on("BSD68")["estimate_noise_level"] == list(methods.ESTIMATOR_LEVELS)
+    photographs = on("PolyU")
+    assert {"noisy", "wavelet+auto", "non_local_means+auto", "mdrn.denoise"} <= set(photographs)
+    assert "wavelet" not in photographs and set(map(tuple, photographs.values())) == {(None,)}
+    assert {"noisy", "wavelet", "wavelet+auto", "mdrn.denoise"} <= set(on("samples_jpeg"))
+    grey = methods.network(weights_file, "given")
+    assert grey.levels_on(testsets.SETS["CBSD68"]) == [] and grey.levels_on(testsets.SETS["PolyU"]) == []
+    auto = methods.with_estimated_level(dataclasses.replace(grey, channels=(3,)))
+    assert auto.levels_on(testsets.SETS["PolyU"]) == [None]
 
 
-def test_a_damaged_ffdnet_file_is_refused(ffdnet_file):
-    tensors = load_file(ffdnet_file)
-    with checkpoint.safe_open(ffdnet_file, framework="pt") as file:
-        metadata = file.metadata()
-    tensors["body.0.weight"][0, 0, 0, 0] += 1
-    save_file(tensors, ffdnet_file, metadata)
-    with pytest.raises(CheckpointError, match="not the ones that were written"):
-        methods.load_network(ffdnet_file)
+def test_slow_methods_leave_large_sets_out_unless_they_are_asked_for(weights_file):
+    chosen = [methods.network(weights_file, "given"), *methods.without_weights()]
+    usual = {job.method.name for job in evaluate.wanted(chosen, ["Urban100"])}
+    assert usual == {"noisy", "small.plain_n0-75_s0"}
+    asked = {job.method.name for job in evaluate.wanted(chosen, ["Urban100"], asked_sets=True)}
+    assert asked > usual | {"wavelet"}
 
 
 def test_bm3d_denoises_and_is_there_only_if_asked_for():
     if not importlib.util.find_spec("bm3d"):
         pytest.skip("run `pip install bm3d` to run this test; its licence is for non-commercial use")
     available = methods.without_weights()
-    assert methods.BM3D not in [method.name for method in jobs.choose_methods(available, None)]
-    (method,) = jobs.choose_methods(available, ["bm3d"])
-    for clean in (testsets.load("samples").images["camera"], testsets.load("samples_rgb").images["coffee"]):
+    assert methods.BM3D not in [method.name for method in evaluate.choose_methods(available, None)]
+    (method,) = evaluate.choose_methods(available, ["bm3d"])
+    for clean in (testsets.load("samples").clean["camera"], testsets.load("samples_rgb").clean["coffee"]):
         clean = clean[64:128, 64:120]
         noisy = noise.benchmark_noisy(clean, 25)
         tensor = torch.from_numpy(noisy.reshape(*clean.shape[:2], -1)).permute(2, 0, 1)[None]
@@ -79,41 +67,13 @@ def test_bm3d_that_is_not_installed_is_said_to_be(monkeypatch):
     monkeypatch.setattr(methods.importlib.util, "find_spec", lambda name: None)
     available = methods.without_weights()
     assert methods.BM3D not in [method.name for method in available]
-    with pytest.raises(jobs.MethodError, match="pip install bm3d.*non-commercial"):
-        jobs.choose_methods(available, ["bm3d"])
+    with pytest.raises(MethodError, match="pip install bm3d.*non-commercial"):
+        evaluate.choose_methods(available, ["bm3d"])
 
 
-def test_time_and_memory_come_from_a_process_of_their_own_once_for_each_kind(weights_file, monkeypatch):
-    started, run = [], subprocess.run
-    monkeypatch.setattr(cost.subprocess, "run", lambda *args, **kwargs: started.append(1) or run(*args, **kwargs))
-    monkeypatch.setattr(cost, "_measured", {})
-    measured = cost.cost("small", str(weights_file), "cpu", 1)
-    assert measured is cost.cost("small", "other weights", "cpu", 1)
-    assert len(started) == 1
-    assert measured["milliseconds_512"] > 0
-    if sys.platform == "linux":
-        image = 512 * 512 * 4 / 2**20
-        assert image < measured["peak_memory_mib_512"] < 500
-    else:
-        assert measured["peak_memory_mib_512"] is None or measured["peak_memory_mib_512"] > 0
-
-
-def test_memory_grows_with_the_network(tmp_path):
-    if sys.platform != "linux":
-        pytest.skip("peak memory is read from Linux; run it there")
-    peaks = []
-    for width in (8, 64):
-        network = small_network(widths=(width, 8, 8))
-        path = tmp_path / f"{width}.safetensors"
-        checkpoint.write_weights(path, network, header_for(network))
-        peaks.append(cost.measure(str(path), "cpu")["peak_memory_mib_512"])
-    assert peaks[1] > peaks[0] + 8
-
-
-def test_a_failed_measurement_is_one_line(tmp_path):
-    with pytest.raises(CostError, match="measuring time and memory of .*gone.*expected a released id") as caught:
-        cost.cost("gone", str(tmp_path / "gone.safetensors"), "cpu", 1)
-    assert "\n" not in str(caught.value)
+def test_a_pattern_that_names_nothing_is_refused():
+    with pytest.raises(MethodError, match="--methods: expected some of noisy, .*, got 'bm4d'"):
+        evaluate.choose_methods(methods.without_weights(), ["noisy", "bm4d"])
 
 
 def test_a_field_that_came_after_a_file_was_written_changes_nothing(weights_file, monkeypatch):
@@ -121,8 +81,19 @@ def test_a_field_that_came_after_a_file_was_written_changes_nothing(weights_file
     class Later(ModelConfig):
         new: int = 0
 
-    before = methods.network(weights_file, "given")
+    def identity() -> tuple:
+        job = evaluate.Job(methods.network(weights_file, "given"), "Set12", 25.0)
+        return job.identity(evaluate.Conditions())
+
+    before = identity()
     monkeypatch.setitem(checkpoint.ARCHITECTURES, "mdrn", Later)
-    after = methods.network(weights_file, "given")
-    assert "new" in dataclasses.asdict(after.header.model)
-    assert after.key() == before.key()
+    assert "new" in dataclasses.asdict(checkpoint.read_header(weights_file).model)
+    assert identity() == before
+
+
+def test_another_estimator_makes_another_measurement(weights_file, monkeypatch):
+    told = methods.network(weights_file, "given")
+    before = methods.with_estimated_level(told)
+    monkeypatch.setattr(methods, "source_hash", lambda function: "changed")
+    after = methods.with_estimated_level(told)
+    assert before.code != after.code and told.code == ""

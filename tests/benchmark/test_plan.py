@@ -1,48 +1,108 @@
-"""Plans: a run is its whole configuration, its teacher included, and strategies of one seed go side by side."""
+"""Plans: a run is its whole configuration, its teacher included, and a plan is groups of runs."""
 
 import dataclasses
+import re
+import types
 
 import pytest
-from mdrn.recipe import TrainConfig
+import torch
 
-from benchmark.plan import Plan, config_hash, describe, groups_of, runs_of, teacher_missing
-from benchmark.presets import PLANS
+from benchmark import plan
+from benchmark.plan import PLANS, Group, Plan, config_hash, runs_of, teacher_missing
 from mdrn import checkpoint, train
+from mdrn.distill import DistillConfig
+from mdrn.pool import Pool
 from mdrn.teacher import TeacherConfig
+from mdrn.train import TrainConfig
 from tests.conftest import header_for
 
-OPTIONS = {"steps": 3, "batch_size": 1, "patch_size": 16, "data": ("samples",)}
-TINY = Plan("test", "for tests", ("mdrn_tiny",), ("plain",), (25.0, 50.0), (0, 1), OPTIONS, validations=0)
-SMALL_TEACHER = TeacherConfig(widths=(8, 8, 8), blocks=1)
+OPTIONS = {"steps": 4, "batch_size": 4, "patch_size": 16, "large_patches": 0.0, "data": ("samples",)}
+TINY = Plan("for tests", (Group(("mdrn_tiny",), levels=(25.0, 50.0), seeds=(0, 1), options=OPTIONS),), validations=1)
+SMALL_TEACHER = TeacherConfig(widths=(8, 8, 8), down=(1, 1, 1), up=(1, 1))
 TEACHER = TrainConfig(preset="teacher", model=SMALL_TEACHER, noise_level=(0, 75), **OPTIONS)
-TAUGHT = dataclasses.replace(TINY, strategies=("plain", "hmds_c", "hmds"), levels=(25.0,), teacher=TEACHER)
+STRATEGIES = ("plain", "hmds_c", "hmds")
+_TAUGHT = Group(("mdrn_tiny",), STRATEGIES, (25.0,), options=OPTIONS)
+TAUGHT = dataclasses.replace(TINY, groups=(_TAUGHT,), teacher=TEACHER)
 
 
-def test_a_plan_is_sizes_by_levels_by_seeds_by_strategies():
-    ids = [config.id for config in TINY.configs()]
-    assert ids == [f"mdrn_tiny.plain_n{level}_s{seed}" for level in (25, 50) for seed in (0, 1)]
-    taught = [config.id for config in TAUGHT.configs()]
-    assert taught[:3] == [f"mdrn_tiny.{strategy}_n25_s0" for strategy in ("plain", "hmds_c", "hmds")]
-    for known in PLANS.values():
-        assert len({config_hash(config) for config in known.configs()}) == len(known.configs())
-        assert {config.strategy for config in known.configs()} >= ({"plain", "hmds"} if known.teacher else {"plain"})
-    ranges = [config.id for config in PLANS["release"].configs() if "-" in config.id]
-    assert ranges == [f"{size}.{kind}_n0-75_s0" for size in ("mdrn_tiny", "mdrn") for kind in ("plain", "hmds")]
+def changed(known: Plan, **group) -> Plan:
+    return dataclasses.replace(known, groups=(dataclasses.replace(known.groups[0], **group),))
+
+
+def ids(runs) -> list[str]:
+    return [run.config.id for run in runs]
+
+
+def test_a_group_is_sizes_by_levels_by_seeds_by_strategies(tmp_path):
+    assert ids(runs_of("test", TINY, tmp_path)) == [
+        f"mdrn_tiny.plain_n{n}_s{seed}" for n in (25, 50) for seed in (0, 1)
+    ]
+    students = [f"mdrn_tiny.{strategy}_n25_s0" for strategy in STRATEGIES]
+    runs = runs_of("test", TAUGHT, tmp_path)
+    assert ids(runs) == ["teacher.plain_n0-75_s0", *students]
+    assert [run.teacher for run in runs] == [None, None, *[str(runs[0].weights)] * 2]
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_no_run_of_a_plan_shares_its_place_with_another(name, tmp_path):
+    runs = runs_of(name, PLANS[name], tmp_path)
+    assert len({config_hash(run.config) for run in runs}) == len(runs) == len({run.label for run in runs})
+    assert {run.config.strategy for run in runs} >= {"plain", "hmds"}
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_pools_are_large_enough_for_the_longest_run(name, tmp_path, monkeypatch):
+    pool = types.SimpleNamespace(pixels=torch.zeros(1, 1), digest="")
+    monkeypatch.setattr(train, "Pool", lambda folder, source, *options: Pool(folder, pool, *options))
+    monkeypatch.setattr(Pool, "fill", lambda *_: None)
+    drawn = []
+
+    def batch(self, seed, first, count, size, keys, used=0):
+        drawn.append(1)
+        cells = (self.size // size) ** 2
+        assert used + (first + count - 1) // self.draws // cells < self._SYMMETRIES
+        return train.Batch(None, None, None)
+
+    monkeypatch.setattr(Pool, "batch", batch)
+    pooled = [run.config for run in runs_of(name, PLANS[name], tmp_path) if run.config.pool]
+    for config in pooled:  # `draws` tries the last step
+        plain = dataclasses.replace(config, strategy="plain", teacher=None)
+        train.draws(plain, pool, None, tmp_path)
+    assert len(drawn) == len(pooled) > 0
+
+
+def test_the_release_is_one_teacher_and_one_network_of_each_kind(tmp_path):
+    grey = [f"{size}.{kind}_n0-75_s0" for size in ("mdrn", "mdrn_tiny") for kind in ("plain", "hmds")]
+    colour = ["mdrn_rgb.plain_n0-75_s0", "mdrn_tiny_rgb.plain_n0-75_s0"]
+    runs = runs_of("release", PLANS["release"], tmp_path)
+    assert ids(runs) == ["teacher.plain_n0-75_s0", *grey, *colour]
+    assert all(run.config.init_from is None for run in runs)
+    assert all(run.config.data == ("bsds", "extra") for run in runs[-2:])
+
+
+def test_the_study_compares_like_with_like(tmp_path):
+    runs = runs_of("hmds", PLANS["hmds"], tmp_path)
+    plain = {dataclasses.replace(run.config, seed=0) for run in runs if run.config.strategy == "plain" and not run.arm}
+    for run in runs:
+        same = {"seed": 0, "strategy": "plain", "teacher": None, "distill": DistillConfig()}
+        if run.config.strategy != "plain" and not run.arm:
+            assert dataclasses.replace(run.config, **same) in plain, run.label
+    ranges = [run for run in runs if run.config.noise_level == (0.0, 75.0)]  # teachers
+    claims = [run for run in runs if not run.arm and run.config.seed < 100 and run not in ranges]
+    middle = [run for run in claims if run.config.steps == 5000 and run.config.preset == "mdrn_tiny"]
+    assert len(middle) == 3 * 3 * 4
+    assert {run.config.steps for run in claims} == {1250, 5000, 20_000}
+    assert all(run.sets == ("validation",) and run.config.seed >= 100 for run in runs if run.arm)
+    released = {run.folder for run in runs_of("release", PLANS["release"], tmp_path)}
+    assert len({run.folder for run in ranges} & released) == 2  # the teacher and one of the own family: trained once
 
 
 def test_every_field_of_the_configuration_is_in_the_hash(monkeypatch):
     config = TrainConfig(**OPTIONS)
-    changes = {
-        "steps": 4,
-        "seed": 1,
-        "learning_rate": 1e-3,
-        "noise_level": (25.0, 26.0),
-        "data": ("bsds",),
-        "bf16": False,
-    }
+    changes = {"steps": 5, "seed": 1, "learning_rate": 1e-3, "noise_level": (25.0, 26.0), "data": ("bsds",), "pool": 9}
     hashes = {config_hash(dataclasses.replace(config, **{name: value})) for name, value in changes.items()}
     assert len(hashes | {config_hash(config)}) == len(changes) + 1
-    wider = dataclasses.replace(config.model, widths=(8, 8, 16))
+    wider = dataclasses.replace(config.model, widths=(8, 8, 16, 16))
     assert config_hash(dataclasses.replace(config, model=wider)) not in hashes
     assert config_hash(TrainConfig(**OPTIONS)) == config_hash(config)
     before = config_hash(config)
@@ -51,34 +111,31 @@ def test_every_field_of_the_configuration_is_in_the_hash(monkeypatch):
 
 
 def test_another_configuration_of_the_same_id_is_another_run(tmp_path):
-    longer = dataclasses.replace(TINY, options=OPTIONS | {"steps": 4})
-    first, second = runs_of(TINY, tmp_path)[0], runs_of(longer, tmp_path)[0]
+    longer = changed(TINY, options=OPTIONS | {"steps": 8})
+    first, second = runs_of("test", TINY, tmp_path)[0], runs_of("test", longer, tmp_path)[0]
     assert first.config.id == second.config.id
-    assert first.folder != second.folder
-    assert first.workplace != second.workplace
+    assert first.folder != second.folder and first.label != second.label
 
 
-def test_strategies_of_one_seed_are_a_group_and_the_teacher_comes_first(tmp_path):
-    groups = groups_of(runs_of(TAUGHT, tmp_path))
-    assert [[run.config.id for run in group] for group in groups] == [
-        ["teacher.plain_n0-75_s0"],
-        *([f"mdrn_tiny.{strategy}_n25_s{seed}" for strategy in ("plain", "hmds_c", "hmds")] for seed in (0, 1)),
-    ]
-    (teacher,) = groups[0]
-    assert [run.teacher for run in groups[1]] == [None, str(teacher.weights), str(teacher.weights)]
+def test_arms_are_runs_of_the_same_name_told_apart(tmp_path):
+    weighted = dataclasses.replace(TAUGHT.groups[0], arm="weight 1", options=OPTIONS | {"distill": DistillConfig(1.0)})
+    both = dataclasses.replace(TAUGHT, groups=(*TAUGHT.groups, weighted))
+    labels = [run.label for run in runs_of("test", both, tmp_path)]
+    assert labels[-2:] == ["mdrn_tiny.hmds_c_n25_s0:weight 1@4", "mdrn_tiny.hmds_n25_s0:weight 1@4"]
+    assert len(labels) == 1 + 3 + 2  # how a teacher guides is nothing to a plain run, which is there already
 
 
 def test_no_teacher_is_trained_for_plain_runs_alone(tmp_path):
-    runs = runs_of(TAUGHT, tmp_path, lambda config: config.strategy == "plain")
-    assert {run.config.preset for run in runs} == {"mdrn_tiny"}
+    runs = runs_of("test", TAUGHT, tmp_path, lambda run: run.config.strategy == "plain")
+    assert ids(runs) == ["mdrn_tiny.plain_n25_s0"]
 
 
 def test_the_teacher_decides_which_run_it_is(tmp_path, network):
     def hashes(teacher) -> dict[str, str]:
-        configs = dataclasses.replace(TAUGHT, seeds=(0,), teacher=teacher).configs()
-        return {config.strategy: config_hash(config) for config in configs}
+        runs = runs_of("test", dataclasses.replace(TAUGHT, teacher=teacher), tmp_path)
+        return {run.config.strategy: config_hash(run.config) for run in runs if run.config.preset != "teacher"}
 
-    longer = dataclasses.replace(TEACHER, steps=4)
+    longer = dataclasses.replace(TEACHER, steps=8)
     assert hashes(TEACHER)["hmds"] != hashes(longer)["hmds"]
     assert hashes(TEACHER)["plain"] == hashes(longer)["plain"]  # a plain run is the same beside any teacher
     path = tmp_path / "teacher.safetensors"
@@ -91,32 +148,18 @@ def test_the_teacher_decides_which_run_it_is(tmp_path, network):
     assert hashes(str(moved))["hmds"] != first["hmds"]
 
 
-def test_a_plan_may_start_from_released_weights_named_exactly():
-    continued = dataclasses.replace(TINY, sizes=("mdrn_tiny", "mdrn"), start="{size}.plain_n0-75_s0")
-    for config in continued.configs():
-        start = checkpoint.read_header(config.init_from)
-        assert start.id == f"{config.preset}.plain_n0-75_s0" and config.init_from == f"{start.id}@{start.sha256[:16]}"
-
-
-def test_a_plan_says_what_is_done_missing_and_waiting(tmp_path):
-    plan_without = dataclasses.replace(TAUGHT, seeds=(0,), teacher="teacher.plain_n0-75_s9")
-    runs = runs_of(plan_without, tmp_path)
+def test_a_run_without_its_teacher_waits(tmp_path):
+    lacking = dataclasses.replace(TAUGHT, teacher="teacher.plain_n0-75_s9")
+    runs = runs_of("test", lacking, tmp_path)
     assert [teacher_missing(run, runs) for run in runs] == [False, True, True]
-    text = describe(plan_without, runs, {"mdrn_tiny.plain_n25_s0": 18.0}, jobs=1)
-    assert text.splitlines() == [
-        "plan test: 3 runs, 0 done",
-        "  mdrn_tiny.plain_n25_s0: missing, 3 steps, about 18 s",
-        "  mdrn_tiny.hmds_c_n25_s0: waits for its teacher",
-        "  mdrn_tiny.hmds_n25_s0: waits for its teacher",
-        "  missing: the teacher teacher.plain_n0-75_s9, which is neither released nor a file; 2 runs need it",
-        "  training left: about 18 s, measured here",
-    ]
-    assert not any(teacher_missing(run, taught) for taught in [runs_of(TAUGHT, tmp_path)] for run in taught)
+    runs = runs_of("test", TAUGHT, tmp_path)
+    assert not any(teacher_missing(run, runs) for run in runs)
 
 
-@pytest.mark.parametrize("name", PLANS)
-def test_presets_are_what_the_command_line_offers(name):
+def test_the_command_line_says_what_each_plan_is():
     from benchmark import run
 
-    assert name in run._PRESETS
-    assert PLANS[name].name == name
+    text = re.sub(r"\s+", " ", run._parser().format_help())
+    for name, known in PLANS.items():
+        assert f"{name} {known.summary}" in text
+    assert plan.duration(700) == "12 min"

@@ -1,179 +1,184 @@
-"""Tables come from rows alone, the same rows give the same bytes, and every number is the mean it claims to be."""
-
-import csv
-import dataclasses
-import math
-import subprocess
-import sys
+"""The report: tables and pages come from the tidy tables alone, and every number is the mean it claims to be."""
 
 import pytest
+from synthetic import add, add_speed, add_study
 
-from benchmark import report, results, rows, tables
-from benchmark.rows import Row, RowsError
-
-
-def write_rows(out, method, psnr, *, level=25.0, evaluation, stages=1, plan="released", **changes):
-    """Write a complete evaluation of two images; psnr maps image -> one value for each stage."""
-    new = []
-    for image, values in psnr.items():
-        for stage, value in enumerate(values, start=1):
-            last = stage == stages
-            measured = {"psnr": value, "ssim": 0.8 if last else None, "lpips": None, "estimated_level": None}
-            measured |= changes if last else {}
-            weights = "w" if plan else ""
-            key = Row(
-                plan, method, "c", weights, "awgn", 0, level, "Set12", image, stage, stages, *[None] * 5, evaluation
-            )
-            new.append(dataclasses.replace(key, seconds=0.1 if last else None, **measured))
-    record = {"id": evaluation, "images": len(psnr), "method": method}
-    if plan:
-        facts = {"parameters": 120_000, "gmacs_256": 0.5, "patches": 1000, "trained_on": {"sets": "bsds"}}
-        facts |= {"trained_git": "abc", "weights": "w", "machine": "m", "device": "cpu", "threads": 1, "git": "abc"}
-        record |= facts | {"versions": {"torch": "2"}, "trained_levels": [level, level]}
-    rows.append_evaluation(out / rows.EVALUATIONS, record)
-    rows.append(out / rows.ROWS, new)
+from benchmark import report, rows, summary, tables
+from benchmark.rows import RowsError
 
 
 @pytest.fixture
-def out(tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "all_figures", lambda *_: [])  # tested with the comparisons, and slow
+def out(tmp_path):
     folder = tmp_path / "results"
-    for level, evaluation in ((25.0, "n25"), (50.0, "n50")):
-        write_rows(folder, "noisy", {"01": [20.0], "02": [21.0]}, level=level, evaluation=evaluation, plan="")
-    psnr = {"01": [27.0, 30.0], "02": [28.0, 31.0]}
-    write_rows(folder, "mdrn.plain_n25_s0", psnr, evaluation="e25", stages=2)
-    write_rows(
-        folder, "mdrn.plain_n50_s0", {"01": [24.0, 26.0], "02": [25.0, 27.5]}, level=50.0, evaluation="e50", stages=2
-    )
-    write_rows(folder, "mdrn.plain_n0-75_s0", psnr, evaluation="r25", stages=2)
-    auto = {"01": [27.0, 29.9], "02": [28.0, 30.8]}
-    write_rows(folder, "mdrn.plain_n0-75_s0+auto", auto, evaluation="a25", stages=2, estimated_level=26.0)
-    levels = {"01": [None], "02": [None]}
-    write_rows(folder, rows.ESTIMATOR, levels, evaluation="s25", plan="", estimated_level=24.5, ssim=None)
-    speed = rows.SpeedRow(
-        "r", "DnCNN", 555_137, 145.3, "contiguous", 512, 1000.0, 990.0, 5, "cpu", "m", 2, "2", "g", "t"
-    )
-    tiny = {"network": "mdrn_tiny", "parameters": 120_000, "gmacs": 1.9, "milliseconds": 20.0}
-    fast = dataclasses.replace(speed, **tiny, memory_format="channels_last")
-    slow = dataclasses.replace(fast, memory_format="contiguous", milliseconds=30.0)
-    rows.append(folder / rows.SPEED, [speed, slow, fast], rows.SpeedRow)
+    for level, psnr in ((25.0, [20.0, 21.0]), (50.0, [14.0, 15.0])):
+        add(folder, "noisy", psnr, set_name="Set12", level=level, ssim=0.8)
+    stages = {"ssim": 0.8, "stages": "27.500"}
+    add(folder, "mdrn.plain_n25_s0", [30.0, 31.0], set_name="Set12", **stages)
+    add(folder, "mdrn.plain_n50_s0", [26.0, 27.5], set_name="Set12", level=50.0, **stages)
+    add(folder, "mdrn.plain_n0-75_s0", [30.0, 31.0], set_name="Set12", **stages)
+    add(folder, "mdrn.plain_n0-75_s0+auto", [29.9, 30.8], set_name="Set12", estimated=26.0, **stages)
+    levels = {"01": None, "02": None}
+    add(folder, rows.ESTIMATOR, levels, estimated=24.5)
+    add_speed(folder, DnCNN=1000.0, FFDNet=200.0, mdrn=70.0)
     return folder
 
 
-def cells(markdown: str, start: str) -> list[str]:
-    (line,) = [line for line in markdown.splitlines() if line.startswith(f"| {start}")]
+def cells(text: str, start: str) -> list[str]:
+    (line,) = [line for line in text.splitlines() if line.startswith(f"| {start}")]
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
+def quality(out, protocol="awgn") -> tables.Table:
+    return tables.quality(summary.load(out), "release", "Set12", protocol)
+
+
 def test_quality_table(out):
-    table = tables.quality(results.load(out), "released", "awgn", "Set12")
+    table = quality(out)
     text = table.markdown()
-    assert cells(text, "`noisy`") == ["`noisy`", "–", "20.50 / 0.8000", "20.50 / 0.8000"]
-    assert cells(text, "`mdrn.plain_n*_s0`")[1:] == ["0.120 M", "30.50 / 0.8000", "26.75 / 0.8000"]
+    assert cells(text, "`noisy`") == ["`noisy`", "–", "20.50 / 0.8000", "14.50 / 0.8000"]
+    assert cells(text, "`mdrn.plain_n*_s0`")[1:] == ["0.100 M", "30.50 / 0.8000", "26.75 / 0.8000"]
     assert cells(text, "`mdrn.plain_n0-75_s0`")[2:] == ["30.50 / 0.8000", "–"]
-    assert cells(text, "DnCNN-S") == ["DnCNN-S 2017, *as published* [a]", "0.555 M", "30.44", "27.18"]
-    assert "Protocol `awgn`" in text
-    assert "SwinIR repo" in text
-    lines = list(csv.DictReader(table.csv().splitlines()))
-    assert lines[0] | {"level 25 PSNR": "20.50", "level 50 SSIM": "0.8000"} == lines[0]
-    assert any(line["method"] == "DnCNN-S 2017, as published [a]" for line in lines)
+    assert cells(text, "DnCNN-S") == ["DnCNN-S 2017, *as published*", "0.555 M", "30.44", "27.18"]
+    assert "Protocol `awgn`" in text and "SwinIR repo" in text and "`+auto`" in text
     assert r"\emph{as published}" in table.latex()
-    assert "mdrn.plain\\_n*\\_s0" in table.latex()
+    assert r"mdrn.plain\_n*\_s0" in table.latex()
 
 
 def test_published_numbers_stay_out_of_clip8(out):
-    text = (out / rows.ROWS).read_text().replace(",awgn,", ",clip8,")
-    (out / rows.ROWS).write_text(text)
-    table = tables.quality(results.load(out), "released", "clip8", "Set12")
-    assert "as published" not in table.markdown()
-    assert "Not comparable" in table.markdown()
+    add(out, "mdrn.plain_n25_s0", [30.0, 31.0], set_name="Set12", protocol="clip8")
+    text = quality(out, "clip8").markdown()
+    assert "as published" not in text and "Not comparable" in text
+
+
+def test_seeds_share_a_line_and_lengths_do_not(out):
+    for seed, steps, psnr in ((0, 5000, 30.0), (1, 5000, 31.0), (0, 20_000, 33.0)):
+        add(out, f"mdrn.hmds_n25_s{seed}", [psnr, psnr], set_name="Set12", steps=steps)
+    text = quality(out).markdown()
+    assert cells(text, "`mdrn.hmds_n*_s*@5,000`")[2] == "30.50"
+    assert cells(text, "`mdrn.hmds_n*_s0@20,000`")[2] == "33.00"
 
 
 def test_stage_table(out):
-    text = tables.stages(results.load(out), "released", "awgn").markdown()
-    assert cells(text, "`mdrn.plain_n50_s0`")[1:] == ["Set12", "50", "20.50", "24.50", "26.75"]
+    text = tables.stages(summary.load(out)).markdown()
+    assert cells(text, "`mdrn.plain_n50_s0`")[1:] == ["Set12", "50", "14.50", "27.50", "26.75"]
 
 
-def test_auto_table(out):
-    text = tables.known_or_estimated(results.load(out), "released", "awgn").markdown()
-    assert cells(text, "`mdrn")[3:] == ["30.50", "30.35", "0.15", "0.20", "+1.00", "1.00"]
+def test_known_or_estimated_table(out):
+    text = tables.known_or_estimated(summary.load(out)).markdown()
+    assert cells(text, "`mdrn")[3:] == ["30.50", "30.35", "0.15", "+1.00", "1.00"]
 
 
 def test_estimator_table(out):
-    text = tables.estimator(results.load(out), "awgn").markdown()
-    assert cells(text, "Set12") == ["Set12", "25", "-0.50", "0.50", "-0.50 (01)"]
+    assert cells(tables.estimator(summary.load(out)).markdown(), "BSD68") == ["BSD68", "awgn", "25", "-0.50", "0.50"]
 
 
 def test_speed_table_takes_the_faster_format(out):
-    (table,) = tables.speed(results.load(out))
-    assert cells(table.markdown(), "mdrn_tiny")[3:] == ["channels_last", "20", "0.020", "–", "13.11", "–"]
+    slow = rows.read(out / rows.SPEED, rows.SpeedRow)[-1]
+    fast = rows.SpeedRow(**vars(slow) | {"memory_format": "channels_last", "milliseconds": 50.0})
+    rows.append(out / rows.SPEED, [fast], rows.SpeedRow)
+    (table,) = tables.speed(summary.load(out))
+    assert cells(table.markdown(), "mdrn")[3:] == ["channels_last", "50", "0.050", "0.250", "5.24", "–"]
 
 
-def test_newer_weights_replace_older_in_tables(out):
-    newer = {"01": [27.0, 31.0], "02": [28.0, 32.0]}
-    write_rows(out, "mdrn.plain_n25_s0", newer, evaluation="later", stages=2)
-    text = tables.quality(results.load(out), "released", "awgn", "Set12").markdown()
-    assert cells(text, "`mdrn.plain_n*_s0`")[2] == "31.50 / 0.8000"
+def test_photographs_have_a_table_without_levels(out):
+    shared = {"set_name": "PolyU", "level": None, "protocol": "camera"}
+    add(out, "noisy", [35.0, 36.0], **shared)
+    add(out, "mdrn_rgb.plain_n0-75_s0+auto", [37.0, 38.0], ssim=0.95, lpips=0.125, estimated=8.0, **shared)
+    results = summary.load(out)
+    text = tables.photographs(results, "PolyU").markdown()
+    assert cells(text, "`noisy`")[2:] == ["35.50", "–", "–", "–", "–"]
+    assert cells(text, "`mdrn_rgb")[1:] == ["0.100 M", "37.50", "0.9500", "0.125", "8.0", "–"]
+    report.write(out)
+    assert "`mdrn_rgb.plain_n0-75_s0+auto`" in (out / "README.md").read_text()
+
+
+def test_times_are_those_of_a_network_of_this_size(out):
+    add(out, "mdrn.plain_n0-75_s1", [30.0, 31.0], set_name="Set12", parameters=200_000)  # an older architecture
+    known = summary.load(out).summary.set_index("method").ms_512
+    assert known["mdrn.plain_n25_s0"] == 70.0
+    assert known[["mdrn.plain_n0-75_s1", "noisy"]].isna().all()
+    assert (known["FFDNet"] == 200.0).all()
+
+
+def test_the_summary_has_every_number_once(out):
+    add_study(out)
+    report.write(out)
+    results = summary.load(out)
+    lines = (out / summary.SUMMARY).read_text().splitlines()
+    assert lines[0] == ",".join(summary.COLUMNS)
+    assert len(lines) - 1 == len(results.evaluations) + (results.summary.plan == "published").sum()
+    line = next(line for line in lines if line.startswith("release,mdrn.plain_n0-75_s0,"))
+    expected = "release,mdrn.plain_n0-75_s0,mdrn,plain,0-75,0,,5000,Set12,25,awgn,0,2,30.500,0.8000,,,,27.500,100000"
+    assert line == f"{expected},0.500,70.0,w,"
+    gains = (out / summary.GAINS).read_text().splitlines()
+    assert gains[1].startswith("hmds,mdrn_tiny,hmds,15,,5000,BSD68,15,awgn,6,32.500,32.52")
 
 
 def test_an_incomplete_evaluation_is_refused(out):
-    lines = (out / rows.ROWS).read_text().splitlines(keepends=True)
-    (out / rows.ROWS).write_text("".join(lines[:-1]))
-    with pytest.raises(RowsError, match="expected 2 images of estimate_noise_level on Set12"):
-        results.load(out)
+    path = rows.rows_path(out, "release")
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(RowsError, match=r"expected 2 images of mdrn.plain_n0-75_s0\+auto on Set12"):
+        summary.load(out)
 
 
-def test_a_row_without_its_record_is_refused(out):
-    lines = (out / rows.EVALUATIONS).read_text().splitlines(keepends=True)
-    (out / rows.EVALUATIONS).write_text("".join(line for line in lines if '"e50"' not in line))
-    with pytest.raises(RowsError, match="expected a record e50"):
-        results.load(out)
+def test_rows_that_no_evaluation_names_do_not_count(out):
+    before = summary.load(out).summary
+    rows.append(rows.rows_path(out, "release"), [rows.Row("lost", "01", 99.0)], rows.Row)
+    assert summary.load(out).summary.equals(before)
+
+
+def test_what_hmds_gives_is_said_in_three_sentences_from_the_rows(out):
+    assert "`python -m benchmark.run --preset hmds`" in report.hmds_in_words(summary.load(out))
+    add_study(out)
+    words = report.hmds_in_words(summary.load(out))
+    assert words.startswith(
+        "From nothing, after 5,000 equal steps with squared error, `hmds` is worth +0.06 dB (+0.06 to +0.06) for "
+        "`mdrn_tiny` on BSD68 at level 50."
+    )
+    assert "+0.08 dB (+0.08 to +0.08) for `mdrn_tiny` after 1,250" in words
+    assert "plain training needs 2.3 times the 5,000 steps" in words
+    assert words.count(". ") == 2
 
 
 def generated(out) -> dict[str, bytes]:
-    sources = (rows.ROWS, rows.EVALUATIONS, rows.SPEED)
-    files = (p for p in out.rglob("*") if p.is_file() and p.name not in sources and p.suffix != ".lock")
-    return {str(p.relative_to(out)): p.read_bytes() for p in files}
+    kinds = (".md", ".tex", ".png")
+    made = [p for p in out.rglob("*") if p.suffix in kinds or p.name in (summary.SUMMARY, summary.GAINS)]
+    return {str(p.relative_to(out)): p.read_bytes() for p in made}
 
 
-def test_the_same_rows_give_the_same_bytes(out):
+def test_the_same_rows_give_the_same_bytes_and_what_is_no_longer_made_goes(out):
+    add_study(out)
     report.write(out)
     first = generated(out)
-    assert "README.md" in first
-    for name in first:
-        (out / name).unlink()
+    for name in ("tables/old.csv", "tables/old.tex", "figures/old.svg"):
+        (out / name).write_text("old")
     report.write(out)
     assert generated(out) == first
+    assert not list(out.rglob("old.*"))
+    pages = {"quality", "distillation", "noise_level", "training", "speed"}
+    assert {f"tables/{name}.md" for name in pages} <= set(first)
+    text = first["README.md"].decode()
+    assert all(f"(tables/{name}.md)" in text for name in pages)
+    assert text.count("![") == 3 and len(text.splitlines()) < 80
 
 
-def test_order_of_rows_does_not_matter_within_an_evaluation(out):
-    report.write(out)
-    first = generated(out)
-    header, *lines = (out / rows.ROWS).read_text().splitlines(keepends=True)
-    (out / rows.ROWS).write_text(header + "".join(sorted(lines, key=lambda line: line.split(",")[8], reverse=True)))
-    report.write(out)
-    assert generated(out) == first
+def test_the_main_tables_have_means_and_what_others_printed(out):
+    add(out, "mdrn_rgb.plain_n0-75_s0", [30.0, 30.2], set_name="CBSD68")
+    grey, colour, note = report.overview(summary.load(out)).split("\n\n")
+    assert "| `mdrn.plain_n*_s0` | 0.100 M | 70 | – / 30.50 / 26.75 | – | – |" in grey
+    assert "mdrn_rgb" not in grey and "| DnCNN-S 2017, *as published* | 0.555 M | 1000 |" in grey
+    assert colour.splitlines()[-1] == "| `mdrn_rgb.plain_n0-75_s0` | 0.100 M | – | – / 30.10 / – | – |"
+    assert note.startswith("PSNR in dB at noise levels 15 / 25 / 50")
 
 
-def test_no_rows_give_a_page_without_tables(tmp_path):
-    assert report.write(tmp_path) == [tmp_path / "README.md"]
-    assert "##" not in (tmp_path / "README.md").read_text()[2:]
-
-
-def test_a_report_needs_no_torch():
-    code = "import sys, benchmark.report, benchmark.run; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
-
-
-def test_lines_of_methods():
-    assert results.line_of("mdrn_tiny_rgb.hmds_c_n25_s3") == "mdrn_tiny_rgb.hmds_c_n*_s3"
-    assert results.line_of("mdrn.plain_n0-75_s0") == "mdrn.plain_n0-75_s0"
-    assert sorted(["mdrn.plain_n*_s0", "noisy", "wavelet"], key=results.order_of)[0] == "noisy"
-
-
-def test_published_numbers_are_complete():
-    frame = results.published()
-    assert not frame.duplicated(["method", "set", "level"]).any()
-    assert not frame[["method", "set", "level", "psnr", "source"]].isna().any().any()
-    assert not any(math.isinf(value) for value in frame.psnr)
+def test_only_what_is_between_the_marks_changes(out, tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    assert report.update_readme(readme, out)
+    text = readme.read_text()
+    assert text.startswith(f"before\n{report.BEGIN}\n| grey |") and text.endswith(f"{report.END}\nafter\n")
+    assert "old" not in text
+    assert report.update_readme(readme, out) and readme.read_text() == text
+    readme.write_text("no marks")
+    assert not report.update_readme(readme, out) and readme.read_text() == "no marks"
+    assert not report.update_readme(tmp_path / "none.md", out)

@@ -119,7 +119,7 @@ def test_a_newer_evaluation_takes_the_place_of_the_older_one(tmp_path):
 
 
 def test_rows_are_of_the_weights_whatever_the_header_says():
-    """A rewritten header changes no tensor, so it makes nothing stale: only weights and code tell measurements apart."""
+    """A rewritten header changes no tensor, so it makes nothing stale: weights and code tell measurements apart."""
     same = evaluation(id="e9", start="later", git="other", torch="other", seconds=9.0)
     assert same.identity == evaluation().identity
     assert evaluation(weights="w2").identity != evaluation().identity

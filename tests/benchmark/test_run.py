@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
-from benchmark import methods, presets, report, results, rows, run
+from benchmark import plan, report, rows, run, summary
 from mdrn import checkpoint
+from mdrn.files import atomic
 
 FAST = ["--quiet", "--methods", "noisy", "small*", "--sets", "samples_held_out", "--levels", "25"]
 
@@ -24,74 +25,81 @@ def offline(monkeypatch, tmp_path, weights_file):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "none"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(report, "all_figures", lambda *_: [])  # tested elsewhere, and slow
-    monkeypatch.setattr(methods, "cost", lambda *_: {})  # starts a process; tested elsewhere
+
+
+def evaluated(out) -> dict[str, str]:
+    return {evaluation.method: evaluation.plan for evaluation in rows.read_evaluations(out)}
 
 
 def test_rows_and_tables_appear_and_a_second_time_nothing_is_done(tmp_path, capsys):
     assert run.main(FAST) == 0
     assert "of which 0 have their rows; 3 to do" in capsys.readouterr().out
-    written = rows.read(tmp_path / "results" / rows.ROWS)
-    assert {row.method for row in written} == {"noisy", "small.plain_n0-75_s0", "small.plain_n0-75_s0+auto"}
-    assert {(row.method, row.plan) for row in written} >= {("noisy", ""), ("small.plain_n0-75_s0", "released")}
-    page = (tmp_path / "results" / "README.md").read_bytes()
-    assert b"`small.plain_n0-75_s0+auto`" in page
-    before = (tmp_path / "results" / rows.ROWS).read_bytes()
+    out = tmp_path / "results"
+    network = "small.plain_n0-75_s0"
+    assert evaluated(out) == {"noisy": "baselines", network: "release", f"{network}+auto": "release"}
+    written = [out / name for name in ("README.md", "summary.csv", "gains.csv", "tables/quality.md")]
+    before = {path: path.read_bytes() for path in [*written, out / rows.EVALUATIONS]}
+    assert b"`small.plain_n0-75_s0+auto`" in before[written[-1]]
     assert run.main(FAST) == 0
     assert "3 have their rows; 0 to do" in capsys.readouterr().out
-    assert (tmp_path / "results" / rows.ROWS).read_bytes() == before
     assert run.main(["--report-only"]) == 0
-    assert (tmp_path / "results" / "README.md").read_bytes() == page
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_force_measures_again_and_compares(tmp_path, capsys):
     assert run.main(FAST) == 0
     assert run.main([*FAST, "--force"]) == 0
     assert "largest change of PSNR in rows of unchanged weights: 0.0000 dB" in capsys.readouterr().out
-    path = tmp_path / "results" / rows.ROWS
-    psnr = next(row.psnr for row in rows.read(path)[::-1] if row.method == "noisy")
-    path.write_text(path.read_text().replace(f"{psnr:.4f}", f"{psnr + 0.01:.4f}"))
+    path = rows.rows_path(tmp_path / "results", "baselines")
+    psnr = rows.read(path, rows.Row)[0].psnr
+    path.write_text(path.read_text().replace(f"{psnr:.3f}", f"{psnr + 0.01:.3f}"))
     assert run.main([*FAST, "--force"]) == 1
     assert "0.0100 dB" in capsys.readouterr().out
 
 
 def test_without_data_the_samples_are_used_and_it_says_so(capsys):
-    assert run.main(["--dry-run", "--quiet"]) == 0
+    assert run.main(["--dry-run", "--quiet", "--methods", "small*", "estimate*"]) == 0
     said = capsys.readouterr().out
     assert "no data root given (--data-root or MDRN_DATA, or --fetch): evaluating on scikit-image's bundled" in said
     assert "samples 15 small.plain_n0-75_s0\n" in said
     assert "samples 75 estimate_noise_level" in said
     assert "samples_rgb" not in said  # no colour network
+    assert "measured here" in said
 
 
-def test_dry_run_writes_nothing(tmp_path):
+def test_dry_run_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(run.evaluate, "seconds_left", lambda *_: 1.0)
     assert run.main([*FAST, "--dry-run"]) == 0
     assert run.main(["--preset", "smoke", "--dry-run", "--quiet"]) == 0
     assert run.main(["--preset", "smoke", "--dry-run", "--quiet", "--methods", "mdrn_tiny.*"]) == 0
-    assert run.main(["--preset", "smoke", "--dry-run", "--quiet", "--methods", "mdrn.*"]) == 2  # not in this plan
+    assert run.main(["--preset", "smoke", "--dry-run", "--quiet", "--methods", "mdrn.plain*"]) == 2  # not in this plan
     assert not (tmp_path / "results").exists()
     assert not (tmp_path / "runs").exists()
 
 
 def shorten(monkeypatch) -> None:
-    """Make the smoke preset a matter of four steps."""
-    smoke, short = presets.PLANS["smoke"], {"steps": 4, "batch_size": 2, "patch_size": 16}
+    """Make the smoke plan a matter of four steps."""
+    smoke, short = plan.PLANS["smoke"], {"steps": 4, "batch_size": 4, "patch_size": 16}
+    groups = tuple(dataclasses.replace(g, options=dict(g.options) | short | {"pool": 16}) for g in smoke.groups)
     teacher = dataclasses.replace(smoke.teacher, **short)
-    shorter = dataclasses.replace(smoke, options=smoke.options | short, validations=1, teacher=teacher)
-    monkeypatch.setitem(presets.PLANS, "smoke", shorter)
+    shorter = dataclasses.replace(smoke, groups=groups, validations=1, teacher=teacher)
+    monkeypatch.setitem(plan.PLANS, "smoke", shorter)
 
 
 def test_smoke_trains_tests_and_stays_out_of_results(tmp_path, monkeypatch, capsys):
     shorten(monkeypatch)
-    options = ["--preset", "smoke", "--quiet", "--methods", "noisy", "mdrn*", "teacher*"]
+    options = ["--preset", "smoke", "--quiet", "--methods", "noisy", "mdrn_*", "teacher*"]
     assert run.main(options) == 0
     out = tmp_path / "runs" / "smoke"
-    loaded = results.load(out)
     students = {f"mdrn_tiny.{strategy}_n{level}_s0" for strategy in ("plain", "hmds") for level in (25, 50)}
-    assert set(loaded.final.method) == {"noisy", "teacher.plain_n0-75_s0", *students}
-    assert set(loaded.images["set"]) == {"samples_held_out"}
-    assert loaded.plans == ["smoke"]
-    assert "### Plain and distilled, awgn" in (out / "README.md").read_text()
-    assert {p.stem for p in (out / "curves" / "smoke").iterdir()} == {"teacher.plain_n0-75_s0", *students}
+    assert set(evaluated(out)) == {"noisy", "teacher.plain_n0-75_s0", *students}
+    results = summary.load(out)
+    assert set(results.evaluations.set) == {"samples_held_out"}
+    assert sorted(results.gains.level) == [25, 50] and set(results.gains.strategy) == {"hmds"}
+    assert set(results.runs.run) == {"teacher.plain_n0-75_s0", *students}
+    assert len(results.curves) == len(students) + 3  # one validation each; the teacher's at three levels
+    assert "### Plain and distilled" in (out / "tables" / "distillation.md").read_text()
+    assert "### Plan `smoke`: 5 runs" in (out / "tables" / "training.md").read_text()
     assert not (tmp_path / "results").exists()
     capsys.readouterr()
     assert run.main(options) == 0  # nothing is trained or evaluated again
@@ -109,19 +117,18 @@ BAD = {
     "level text": (["--levels", "high"], "invalid float value: 'high'"),
     "protocol": (["--protocol", "awgn8"], "argument --protocol: invalid choice"),
     "method": (["--methods", "bm4d"], "--methods: expected some of noisy, "),
-    "weights file": (["--methods", "gone.safetensors"], "gone.safetensors: expected a released id"),
+    "weights file": (["--methods", "gone.safetensors"], "gone.safetensors: expected a .safetensors file, got none"),
     "set": (["--sets", "Set13"], "--sets: expected some of Set12"),
     "set not there": (["--sets", "Set12"], "Set12: not found in any data root"),
     "data root": (["--data-root", "nowhere"], "nowhere: expected a folder of image sets"),
     "jobs": (["--jobs", "0"], "--jobs: expected at least 1"),
     "device": (["--device", "abacus"], "--device: expected cpu or cuda, got 'abacus'"),
-    "teacher": (["--preset", "smoke", "--teacher", "gone"], "gone: expected a released id"),
-    "no teacher": (["--preset", "quick", "--only", "*hmds_n50*"], "its teacher teacher.plain_n0-75_s0 is neither"),
+    "teacher": (["--preset", "smoke", "--teacher", "gone"], "gone: no network of this name"),
     "only without preset": (["--only", "mdrn*"], "--only needs --preset"),
-    "no run left": (["--preset", "smoke", "--only", "x"], "--only, --levels and --seeds leave no run of mdrn_tiny"),
+    "no run left": (["--preset", "smoke", "--only", "x"], "--only, --levels and --seeds leave no run of "),
     "out is a file": (["--out", "file", *FAST], "file"),
     "out under a file": (["--out", "file/results", *FAST], "Not a directory"),
-    "nothing to report": (["--report-only", "--out", "empty"], "empty: expected a folder with rows.csv"),
+    "nothing to report": (["--report-only", "--out", "empty"], "empty: expected a folder with evaluations.csv"),
 }
 
 
@@ -142,12 +149,12 @@ def test_mistakes_give_one_line_and_exit_code_2(case, capsys, tmp_path):
 
 @pytest.mark.parametrize("options", [FAST, ["--report-only"]])
 def test_a_damaged_row_file_is_refused_in_one_line(options, tmp_path, capsys):
-    path = tmp_path / "results" / rows.ROWS
+    path = tmp_path / "results" / rows.EVALUATIONS
     path.parent.mkdir()
     path.write_text("plan,method\nhalf a li")
     assert run.main(options) == 2
     error = capsys.readouterr().err
-    assert re.fullmatch(r"python -m benchmark.run: results/rows.csv, line 2: .*\n", error)
+    assert re.fullmatch(r"python -m benchmark.run: results/evaluations.csv, line 2: .*\n", error)
     assert path.read_text() == "plan,method\nhalf a li"
     assert not (tmp_path / "results" / "README.md").exists()
 
@@ -166,7 +173,7 @@ def test_a_full_disk_is_one_line_and_nothing_is_lost(options, tmp_path, monkeypa
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(rows.os, "fsync", full)  # what every atomic write ends with, weights and figures included
+    monkeypatch.setattr(atomic.os, "fsync", full)  # what every atomic write ends with, weights and figures included
     shorten(monkeypatch)
     assert run.main(options) == 2
     assert capsys.readouterr().err == "python -m benchmark.run: No space left on device\n"
@@ -180,8 +187,8 @@ def test_an_unwritable_results_folder_is_one_line_before_anything_is_computed(op
         raise PermissionError(13, "Permission denied", "results")
 
     monkeypatch.setattr(run.tempfile, "TemporaryFile", refused)
-    monkeypatch.setattr("benchmark.jobs.run_jobs", None)
-    monkeypatch.setattr("benchmark.prepare.train_all", None)
+    monkeypatch.setattr(run.evaluate, "run_jobs", None)
+    monkeypatch.setattr(run, "train_all", None)
     assert run.main(options) == 2
     assert capsys.readouterr().err == "python -m benchmark.run: results: Permission denied\n"
 
@@ -190,7 +197,7 @@ def test_a_fault_of_the_code_is_not_hidden(monkeypatch):
     def broken(*_):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(run, "_benchmark", broken)
+    monkeypatch.setattr(run, "plan", broken)
     with pytest.raises(ZeroDivisionError):
         run.main([])
 

@@ -9,13 +9,13 @@ import gradio as gr
 import gradio_client
 import numpy as np
 import pytest
+from demo.files_tab import Files
+from demo.handlers import Stops
 from demo_site import RANGE, SINGLE, make_image
 from gradio_client import handle_file
 
 import mdrn
 from demo import batch, errors
-from demo.files_tab import Files
-from demo.handlers import Stops
 from demo.workspace import Workspace
 from mdrn import files
 

@@ -107,15 +107,17 @@ def wire_run(
     stop.click(end, None, [start, stop, busy, line], cancels=[running], **AT_ONCE)
 
 
-def network_picker() -> gr.Dropdown:
+def network_picker(elem_id: str) -> gr.Dropdown:
     """Make the picker with names for people; the one with ids is in `advanced`."""
     offered = catalogue.choices()
-    return gr.Dropdown(offered, value=offered[0][1] if offered else None, label="Network", filterable=False)
+    return gr.Dropdown(
+        offered, value=offered[0][1] if offered else None, label="Network", filterable=False, elem_id=elem_id
+    )
 
 
-def advanced() -> list:
+def advanced(elem_id: str) -> list:
     """Make the controls that most people leave alone: estimate or level, exact network, metadata and format."""
-    with gr.Accordion("Advanced", open=False):
+    with gr.Accordion("Advanced", open=False, elem_id=elem_id):
         with gr.Row(equal_height=True):
             automatic = gr.Checkbox(True, label="Estimate the noise level", min_width=140, elem_classes="automatic")
             level = gr.Slider(0, 75, 25, step=0.1, label="Noise level", info=LEVEL_HINT, min_width=180)

@@ -19,7 +19,7 @@ from demo.tabs import about, benchmark, compare, denoise, files  # noqa: E402
 from demo.workspace import KEEP_SECONDS, Workspace  # noqa: E402
 
 TITLE = "MDRN image denoising"
-INTRO = f"# {TITLE}\nRemoves noise from an image and keeps its size, bit depth and transparency."
+INTRO = f"**{TITLE}.** Removes noise from an image and keeps its size, bit depth and transparency."
 TABS = {
     "denoise": "Denoise",
     "files": "Several files",

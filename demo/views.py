@@ -16,7 +16,7 @@ from mdrn import files
 
 RESIDUAL_GAIN = 4
 PREVIEW_SIDE = 1024  # larger images are reduced for the screen; smaller ones are shown with every pixel
-CROP_WIDTH, CROP_HEIGHT = 640, 400
+CROP_WIDTH, CROP_HEIGHT = 640, 360
 NAVIGATOR_SIDE = 480
 _GRID = 16  # places that are tried along each side
 Spot = tuple[float, float]  # across and down, 0 to 1: the middle of the crop

@@ -25,7 +25,7 @@ from mdrn.files import SUFFIXES
 
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.png"))
 VIEWS = ("crop", "whole", "removed", "stages")
-STRENGTHS = {"Light": 0.5, "Medium": 0.75, "Strong (recommended)": 1.0}
+STRENGTHS = {"Light": 0.5, "Medium": 0.75, "Strong ★": 1.0}  # the star marks the recommended one
 CHOOSE = "Choose an image: upload one, or take an example."
 AGAIN = "Press **Denoise** to make the result for this image and these settings."
 _PROGRESS = gr.Progress()
@@ -175,7 +175,7 @@ def layout(page: gr.Blocks, handlers: Denoise, ready: bool) -> None:
                 start = gr.Button("Denoise", variant="primary", interactive=ready, scale=3, elem_id="start")
                 stop = gr.Button("Stop", interactive=False, scale=1, min_width=80, elem_id="stop")
             navigator = gr.Image(
-                label=_NAVIGATOR, height=190, show_label=True, alt_text="Your image; the frame is the part at 100 %",
+                label=_NAVIGATOR, height=180, show_label=True, alt_text="Your image; the frame is the part at 100 %",
                 elem_id="navigator", **{**PICTURE, "buttons": []},
             )  # fmt: skip
             about = gr.Markdown(elem_id="about-image")
@@ -183,13 +183,20 @@ def layout(page: gr.Blocks, handlers: Denoise, ready: bool) -> None:
                 label="Examples", components=[gr.Image(render=False)], samples=[[str(path)] for path in EXAMPLES],
                 type="index", elem_id="examples",
             )  # fmt: skip
-            network = events.network_picker()
-            further = events.advanced()
+            network = events.network_picker("network")
+            further = events.advanced("advanced")
         with gr.Column(scale=3, min_width=320, elem_id="result"):
             tabs, panes = _panes()
             with gr.Row(equal_height=True):
                 strength = gr.Slider(
-                    0, service.MAX_STRENGTH, 1, step=0.01, label="Strength", min_width=200, scale=3, elem_id="strength"
+                    0,
+                    service.MAX_STRENGTH,
+                    1,
+                    step=0.01,
+                    label="Strength (★ recommended: 1)",
+                    min_width=200,
+                    scale=3,
+                    elem_id="strength",
                 )
                 presets = [
                     gr.Button(name, size="sm", min_width=70, elem_id=f"strength-{name.split()[0].lower()}")

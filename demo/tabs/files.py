@@ -72,9 +72,7 @@ class Files:
 def as_table(lines: list[batch.Line], paths: list[Path]) -> pd.DataFrame:
     """Return what became of each file, for the screen."""
     rows = [(line.file, line.result or line.note, line.noise_level, line.seconds) for line in lines]
-    rows += [
-        (path.name, "waiting" if i else "working …", None, None) for i, path in enumerate(paths[len(lines) :])
-    ]
+    rows += [(path.name, "waiting" if i else "working …", None, None) for i, path in enumerate(paths[len(lines) :])]
     return pd.DataFrame(rows, columns=_COLUMNS)
 
 
@@ -84,9 +82,9 @@ def layout(handlers: Files, ready: bool) -> None:
     with gr.Row():
         with gr.Column(scale=2, min_width=320):
             images = upload.File(label="Images", file_count="multiple", height=220, elem_id="files")
-            network = events.network_picker()
+            network = events.network_picker("files-network")
             strength = gr.Slider(0, service.MAX_STRENGTH, 1, step=0.01, label="Strength", elem_id="files-strength")
-            further = events.advanced()
+            further = events.advanced("files-advanced")
         with gr.Column(scale=3, min_width=320):
             gr.Markdown(_HINT)
             with gr.Row():

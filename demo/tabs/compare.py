@@ -25,7 +25,7 @@ _AGAIN = "The image or the settings have changed: press **Compare** to make thei
 _HINT = "Noise is added to a clean image, each method takes it out, and the results are scored against it."
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)  # Gradio hashes states, and a table has no hash
 class Made:
     """A comparison on disk.
 

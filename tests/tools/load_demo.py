@@ -1,4 +1,4 @@
-"""Put the demo under load: `python tests/load_demo.py [--clients 32] [--seconds 120]`.
+"""Put the demo under load: `python tests/tools/load_demo.py [--clients 32] [--seconds 120]`.
 
 Starts `python app.py` on two cores. Each client sends images that nobody else sends, and compares what comes back with
 `mdrn.denoise` of the same image bit for bit. Now and then a client estimates, or sends something that is no image.
@@ -24,14 +24,13 @@ from pathlib import Path
 import gradio_client
 import numpy as np
 import psutil
-from demo_site import make_image
 from gradio_client import handle_file
 from gradio_client.exceptions import AppError
 from gradio_client.utils import QueueError
 
 import mdrn
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 CORES = 2
 _KINDS = {"grey.png": ((96, 128), "uint8"), "colour.png": ((80, 64, 3), "uint8"), "deep.tif": ((64, 96), "uint16")}
 
@@ -186,7 +185,7 @@ def watch_memory(server: psutil.Process, megabytes: list[float], stop: threading
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python tests/load_demo.py", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python tests/tools/load_demo.py", description=__doc__.splitlines()[0])
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=120)
     options = parser.parse_args()

@@ -56,9 +56,9 @@ class Stops:
         wanted = self._running[session] = threading.Event()
 
         def step(done: int, total: int) -> None:
+            report(done, total)
             if wanted.is_set():
                 raise Stopped
-            report(done, total)
 
         try:
             yield step

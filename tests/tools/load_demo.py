@@ -28,7 +28,11 @@ from gradio_client import handle_file
 from gradio_client.exceptions import AppError
 from gradio_client.utils import QueueError
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "demo"))
+from demo_site import make_image
+
 import mdrn
+import mdrn.files
 
 ROOT = Path(__file__).parents[2]
 CORES = 2
@@ -138,7 +142,7 @@ def prepare(folder: Path, number: int) -> list[tuple[Path, np.ndarray | None]]:
     files: list[tuple[Path, np.ndarray | None]] = [(own / "text.png", None)]
     for index, (name, (shape, dtype)) in enumerate(_KINDS.items()):
         image = make_image(shape, dtype, seed=1000 * number + index)
-        files.write_image(own / name, image)
+        mdrn.files.write_image(own / name, image)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             files.append((own / name, mdrn.denoise(image, 25)))
@@ -162,7 +166,7 @@ def client(address: str, files: list[tuple[Path, np.ndarray | None]], end: float
                 assert 0 <= connection.predict(handle_file(path), api_name="/estimate")["noise_level"] <= 75
             else:
                 result, _ = connection.predict(handle_file(path), 25, api_name="/denoise")
-                same = expected is not None and np.array_equal(files.read_image(result).pixels, expected)
+                same = expected is not None and np.array_equal(mdrn.files.read_image(result).pixels, expected)
                 tally.right += same
                 tally.wrong += not same
             tally.seconds.append(time.monotonic() - began)

@@ -48,7 +48,9 @@ def table(frame: pd.DataFrame, topic: str) -> pd.DataFrame:
     for name, unit in (("psnr", "PSNR, dB"), ("ssim", "SSIM")):
         wide = rows.pivot_table(index=index, columns="level", values=name)
         columns |= {f"{unit} at {level:g}": wide[level] for level in levels if level in wide}
-    made = pd.DataFrame(columns).assign(**{"Parameters, M": facts.parameters / 1e6, f"Time, {_TIME}": facts.ms_512})
+    made = pd.DataFrame(columns).assign(
+        **{"Size, million parameters": facts.parameters / 1e6, f"Time, {_TIME}": facts.ms_512}
+    )
     middle = f"PSNR, dB at {levels[len(levels) // 2]:g}"
     made = made.sort_values(middle, ascending=False).reset_index()
     return made.rename(columns={"method": "Method", "origin": "Origin"}).dropna(axis=1, how="all")
@@ -56,7 +58,7 @@ def table(frame: pd.DataFrame, topic: str) -> pd.DataFrame:
 
 def styled(made: pd.DataFrame):
     """Give every number its decimals: 30.1 dB is 30.10."""
-    places = {"PSNR": 2, "SSIM": 4, "Parameters": 2, "Time": 1}
+    places = {"PSNR": 2, "SSIM": 4, "Size": 2, "Time": 1}
     formats = {name: f"{{:.{places[name.split(',')[0].split()[0]]}f}}" for name in made.columns[2:]}
     return made.style.format(formats, na_rep="–")
 
@@ -69,18 +71,27 @@ def quality_against_time(frame: pd.DataFrame, topic: str = "BSD68", level: float
     others = points[points.plan != RELEASE]
 
     def draw(axes) -> None:
-        for group, colour, label in ((ours, _OURS, "MDRN, this page"), (others, _THEIRS, "others")):
+        for group, colour, label in (
+            (ours, _OURS, "MDRN, this page"),
+            (others, _THEIRS, "others (* PSNR as published)"),
+        ):
             axes.scatter(group.ms_512, group.psnr, s=70, color=colour, label=label)
             for row in group.itertuples():
                 name = row.method if row.plan != RELEASE else row.size
-                mark = " (published PSNR)" if row.plan == PUBLISHED else ""
-                axes.annotate(name.replace("_", " ") + mark, (row.ms_512, row.psnr), (7, 6), textcoords="offset points")
+                mark = "*" if row.plan == PUBLISHED else ""
+                axes.annotate(
+                    name.replace("_", " ") + mark,
+                    (row.ms_512, row.psnr),
+                    (0, 9),
+                    textcoords="offset points",
+                    ha="center",
+                )
         axes.set_xscale("log")
         axes.margins(x=0.25, y=0.15)
         axes.set_xticks([20, 50, 100, 200, 500, 1000, 2000], labels=["20", "50", "100", "200", "500", "1000", "2000"])
         axes.set_xlabel(f"milliseconds for one {_TIME[6:]} image on the CPU (left is faster)")
         axes.set_ylabel(f"PSNR on {topic} at noise level {level:g}, dB")
-        axes.legend(loc="lower right", frameon=False)
+        axes.legend(loc="center right", frameon=False)
 
     return _svg(draw, f"PSNR on {topic} against milliseconds: MDRN beside other methods")
 

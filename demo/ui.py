@@ -39,6 +39,8 @@ THEME = gr.themes.Base(
 ).set(
     button_primary_background_fill="*primary_700",
     button_primary_background_fill_hover="*primary_800",
+    button_primary_background_fill_dark="*primary_700",
+    button_primary_background_fill_hover_dark="*primary_800",
     body_text_color_subdued="*neutral_600",
     block_info_text_color="*neutral_600",
     block_label_text_color="*neutral_700",

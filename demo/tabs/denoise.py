@@ -193,7 +193,7 @@ def layout(page: gr.Blocks, handlers: Denoise, ready: bool) -> None:
                     service.MAX_STRENGTH,
                     1,
                     step=0.01,
-                    label="Strength (★ recommended: 1)",
+                    label="Strength",
                     min_width=200,
                     scale=3,
                     elem_id="strength",

@@ -105,7 +105,9 @@ def test_benchmark_tables_are_of_the_summary_with_units():
     assert {"measured", "published"} == set(table["Origin"]) and "PSNR, dB at 25" in table
     row = table[table["Method"] == "DnCNN-S"].iloc[0]
     source = frame[(frame.method == "DnCNN-S") & (frame["set"] == "BSD68") & (frame.level == 25)].iloc[0]
-    assert np.isclose(row["PSNR, dB at 25"], source.psnr) and np.isclose(row["Parameters, M"], source.parameters / 1e6)
+    assert np.isclose(row["PSNR, dB at 25"], source.psnr) and np.isclose(
+        row["Size, million parameters"], source.parameters / 1e6
+    )
     drawing = benchmark.quality_against_time(frame)
     assert "FFDNet" in drawing and "mdrn tiny" in drawing and "currentColor" in drawing
     assert "hmds" in benchmark.strategies(frame)

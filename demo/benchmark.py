@@ -51,6 +51,7 @@ def table(frame: pd.DataFrame, topic: str) -> pd.DataFrame:
     made = pd.DataFrame(columns).assign(
         **{"Size, million parameters": facts.parameters / 1e6, f"Time, {_TIME}": facts.ms_512}
     )
+    made["Size, million parameters"], made[f"Time, {_TIME}"] = facts.parameters / 1e6, facts.ms_512
     middle = f"PSNR, dB at {levels[len(levels) // 2]:g}"
     made = made.sort_values(middle, ascending=False).reset_index()
     return made.rename(columns={"method": "Method", "origin": "Origin"}).dropna(axis=1, how="all")

@@ -59,7 +59,7 @@ def build() -> gr.Blocks:
         wire(Api(workspace), NETWORK, LIGHT)  # first, so that no other event takes its names
         gr.Markdown(INTRO)
         line = gr.Markdown(visible=False, elem_id="link-notice", elem_classes="notice")
-        with gr.Tabs(elem_id="tabs") as tabs:
+        with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
             opened = {name: gr.Tab(words, id=name, elem_id=f"tab-{name}") for name, words in TABS.items()}
             with opened["denoise"]:
                 denoise.layout(page, first, ready)

@@ -25,10 +25,11 @@ from mdrn.files import SUFFIXES
 
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.png"))
 VIEWS = ("crop", "whole", "removed", "stages")
-STRENGTHS = {"Light": 0.5, "Medium": 0.75, "Strong ★": 1.0}  # the star marks the recommended one
+STRENGTHS = {"Light": 0.5, "Medium": 0.75, "Strong (recommended)": 1.0}
 CHOOSE = "Choose an image: upload one, or take an example."
 AGAIN = "Press **Denoise** to make the result for this image and these settings."
 _PROGRESS = gr.Progress()
+_SCROLL = "() => { if (innerWidth < 640) document.getElementById('result').scrollIntoView({behavior: 'smooth'}); }"
 _NAVIGATOR = "Click the picture to choose the part shown at 100 %"
 
 
@@ -187,17 +188,8 @@ def layout(page: gr.Blocks, handlers: Denoise, ready: bool) -> None:
             further = events.advanced("advanced")
         with gr.Column(scale=3, min_width=320, elem_id="result"):
             tabs, panes = _panes()
-            with gr.Row(equal_height=True):
-                strength = gr.Slider(
-                    0,
-                    service.MAX_STRENGTH,
-                    1,
-                    step=0.01,
-                    label="Strength",
-                    min_width=200,
-                    scale=3,
-                    elem_id="strength",
-                )
+            strength = gr.Slider(0, service.MAX_STRENGTH, 1, step=0.01, label="Strength", elem_id="strength")
+            with gr.Row():
                 presets = [
                     gr.Button(name, size="sm", min_width=70, elem_id=f"strength-{name.split()[0].lower()}")
                     for name in STRENGTHS
@@ -209,6 +201,7 @@ def layout(page: gr.Blocks, handlers: Denoise, ready: bool) -> None:
     triggers = [each.change for each in (job, *controls)]
     gr.on(triggers, None, None, download, js=DISABLE, **AT_ONCE)
     gr.on(triggers, handlers.show, [job, *controls], [download, done, navigator, *panes], **NEWEST)
+    job.change(None, None, None, js=_SCROLL, **AT_ONCE)
     automatic, level = further[:2]
     image.change(handlers.inspect, [image, automatic], [line, about, level, seen], **NEWEST)
     navigator.select(handlers.place, [image, job], spot, **QUIET, **LIGHT, **PRIVATE)
@@ -228,7 +221,7 @@ def layout(page: gr.Blocks, handlers: Denoise, ready: bool) -> None:
 def _panes():
     height = views.CROP_HEIGHT
     before_after = "before on the left, after on the right"
-    with gr.Tabs(elem_id="views"):
+    with gr.Tabs(elem_id="views", overflow_behavior="wrap"):
         with gr.Tab("Close-up") as tab_crop:
             crop = gr.ImageSlider(label=f"At 100 %: {before_after}", max_height=height, elem_id="crop", **PICTURE)
         with gr.Tab("Whole image") as tab_whole:

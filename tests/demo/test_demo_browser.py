@@ -231,7 +231,7 @@ def test_an_example_runs_when_it_is_clicked(address, browser):
     open_page(browser, address)
     browser.find_elements("css selector", "#examples button")[1].click()
     until(lambda: "320 × 250 pixels" in text(browser, "#summary"), "the second example's result", browser)
-    assert is_enabled(browser, "#download")
+    until(lambda: is_enabled(browser, "#download"), "its download", browser)
 
 
 def test_one_visitors_image_changes_nothing_for_another(address, browser, tmp_path):

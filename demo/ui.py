@@ -73,7 +73,8 @@ def build() -> gr.Blocks:
                 about.layout()
         for name, tab in opened.items():
             tab.select(None, None, None, js=f"() => window.mdrnTab('{name}')", **AT_ONCE)
-        page.load(open_link, None, [tabs, line, go, *asked], **AT_ONCE)
+        linked = page.load(open_link, None, [tabs, line, go, *asked], **AT_ONCE)
+        linked.then(None, None, None, js="() => { window.mdrnOpened = true; }", **AT_ONCE)
 
         def leave(request: gr.Request) -> None:
             for each in (first, several, scores):

@@ -11,8 +11,9 @@ import gradio as gr
 from demo import batch, catalogue, comparison, service, upload
 from demo.catalogue import AUTOMATIC
 from demo.errors import DemoError
-from demo.handlers import readable
+from demo.events import readable
 from demo.workspace import Workspace
+from mdrn import checkpoint
 from mdrn.classical import CLASSICAL
 from mdrn.files import SUFFIXES
 from mdrn.noise import MAX_NOISE_LEVEL
@@ -41,7 +42,7 @@ class Api:
             image: PNG, JPEG, WebP, TIFF or BMP; 8 or 16 bits, or float TIFF in [0, 1]; grey or RGB, with or without
                 alpha.
             noise_level: standard deviation of the noise on the 8-bit scale, 0 to 75; leave it out to estimate it.
-            model: id of a released network, or 'automatic'.
+            model: short name or id of a released network, or 'automatic'.
             strength: 0 returns the input, 1 the restored image, between them a mixture.
             keep_metadata: False leaves EXIF, XMP and resolution out.
             as_png: True writes PNG whatever the input was.
@@ -51,10 +52,10 @@ class Api:
             The restored image in the input's own format, bit depth and size, and what was done.
         """
         with self.workspace.made(_session(request)) as folder:
-            job = service.denoise(_given(image), folder, noise_level, model)
+            job = service.denoise(service.Asked(str(_given(image)), noise_level, model), folder)
             result = service.write_result(job, strength, keep_metadata, as_png)
             service.keep_only(result)
-        return str(result), service.facts(job)
+        return str(result), job.facts()
 
     @readable
     def denoise_files(
@@ -73,7 +74,7 @@ class Api:
             images: up to 50 files, as for /denoise.
             noise_level: standard deviation of the noise on the 8-bit scale, 0 to 75, for all; leave it out to estimate
                 it for each.
-            model: id of a released network, or 'automatic'.
+            model: short name or id of a released network, or 'automatic'.
             strength: 0 returns the input, 1 the restored image, between them a mixture.
             keep_metadata: False leaves EXIF, XMP and resolution out.
             as_png: True writes PNG whatever the input was.
@@ -85,8 +86,10 @@ class Api:
         options = {"strength": strength, "keep_metadata": keep_metadata, "as_png": as_png}
         with self.workspace.made(_session(request)) as folder:
             paths = [Path(each) for each in images or []]
-            made, lines = batch.denoise_files(paths, folder, noise_level, model, **options)
-        return str(made), [dataclasses.asdict(line) for line in lines]
+            *_, lines = batch.denoise_files(paths, folder, noise_level, model, **options)
+        if not any(line.result for line in lines):
+            raise DemoError("None of these files could be done. " + " ".join(line.note for line in lines[:5]))
+        return str(folder / batch.ARCHIVE), [dataclasses.asdict(line) for line in lines]
 
     @readable
     def estimate(self, image: str):
@@ -98,7 +101,7 @@ class Api:
         Returns:
             The noise level (standard deviation on the 8-bit scale, 0 to 75), and what kind of image it is.
         """
-        found = service.inspect(_given(image))
+        found, _ = service.inspect(_given(image))
         return {"noise_level": found.noise_level, "kind": found.kind, "pixels": found.pixels}
 
     @readable
@@ -135,14 +138,14 @@ def wire(api: Api, network: dict, light: dict) -> None:
         network: queue options of those that run a network.
         light: queue options of the others.
     """
-    models = [AUTOMATIC, *(n.id for n in catalogue.networks())]
+    models = [AUTOMATIC, *checkpoint.short_names(), *(n.id for n in catalogue.networks())]
     with gr.Column(visible=False):
         one = upload.File(label="image", file_types=list(SUFFIXES))
         several = upload.File(label="images", file_types=list(SUFFIXES), file_count="multiple")
         settings = [
             gr.Number(None, label="noise_level", minimum=0, maximum=MAX_NOISE_LEVEL),
             gr.Dropdown(models, value=AUTOMATIC, label="model"),
-            gr.Slider(0, 1, 1, label="strength"),
+            gr.Slider(0, service.MAX_STRENGTH, 1, label="strength"),
             gr.Checkbox(True, label="keep_metadata"),
             gr.Checkbox(False, label="as_png"),
         ]
@@ -150,7 +153,7 @@ def wire(api: Api, network: dict, light: dict) -> None:
             gr.Number(25, label="noise_level", minimum=0, maximum=comparison.LEVELS[-1]),
             gr.Number(0, label="seed", precision=0, minimum=0),
             gr.Dropdown(
-                [*(n.id for n in catalogue.released()), *CLASSICAL], value=[], multiselect=True, label="methods"
+                [*(n.id for n in catalogue.networks()), *CLASSICAL], value=[], multiselect=True, label="methods"
             ),
         ]
         result, archive, facts = gr.File(label="restored"), gr.File(label="zip"), gr.JSON(label="facts")

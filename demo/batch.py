@@ -6,15 +6,16 @@ import csv
 import dataclasses
 import io
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from demo import service
 from demo.errors import DemoError
+from demo.service import Asked
 
 MAX_FILES = 50
 MAX_PIXELS = 2 * service.MAX_PIXELS  # of all files together
-REPORT = "report.csv"
+ARCHIVE, REPORT = "denoised.zip", "report.csv"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,54 +47,49 @@ def denoise_files(
     keep_metadata: bool = True,
     as_png: bool = False,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[Path, list[Line]]:
+) -> Iterator[list[Line]]:
     """Denoise files one after the other, each into its own format and bit depth, and put the results into a zip.
 
     A file that cannot be done is named in the answer and in the zip's report, and the others are done.
 
     Args:
         paths: the uploads.
-        folder: an empty folder of this visitor's.
+        folder: an empty folder of this visitor's; the zip is `folder / ARCHIVE`.
         noise_level: on the 8-bit scale, 0 to 75, for all; None estimates it for each.
-        model: a released id; `catalogue.AUTOMATIC` or None is the library's own choice for each.
+        model: a released id or short name; `catalogue.AUTOMATIC` or None is the library's own choice for each.
         strength: 0 is the upload, 1 the restored image.
         keep_metadata: False leaves EXIF, XMP and resolution out.
         as_png: write PNG whatever the uploads were.
-        progress: called with (done, total) after each file, and within one; it may raise `errors.Stopped`.
+        progress: called with (done, total) within each file; it may raise `errors.Stopped`.
+
+    Yields:
+        What became of the files so far, after each.
 
     Raises:
-        DemoError: if there is no file, or too many, or none that could be done.
+        DemoError: if there is no file, or too many.
     """
     if not 1 <= len(paths) <= MAX_FILES:
         raise DemoError(f"expected 1 to {MAX_FILES} files, got {len(paths)}")
     lines, pixels = [], 0
-    target = folder / "denoised.zip"
+    target = folder / ARCHIVE
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:  # images are compressed already
-        for index, path in enumerate(paths):
-
-            def within(done: int, total: int, index: int = index) -> None:
-                if progress:
-                    progress(index, len(paths))
-
+        for path in paths:
             try:
                 if pixels >= MAX_PIXELS:
-                    raise DemoError(f"{path.name}: left out, {MAX_PIXELS:,} pixels are done; send it again by itself")
-                job = service.denoise(path, folder, noise_level, model, within)
+                    raise DemoError(f"Left out: {MAX_PIXELS:,} pixels are done. Please send it again by itself.")
+                job = service.denoise(Asked(str(path), noise_level, model), folder, progress)
                 result = service.write_result(job, strength, keep_metadata, as_png)
             except DemoError as error:
-                lines.append(Line(path.name, "", None, None, str(error)))
+                lines.append(Line(path.name, "", None, None, error.sentence))
             else:
                 name = _free_name(result.name, archive)
                 archive.write(result, name)
                 pixels += job.pixels
                 lines.append(Line(path.name, name, round(job.noise_level, 2), round(job.seconds, 3), job.kind))
             service.keep_only(target)
-            if progress:
-                progress(index + 1, len(paths))
-        archive.writestr(REPORT, _as_csv(lines))
-    if not any(line.result for line in lines):
-        raise DemoError("None of these files could be done. " + " ".join(f"{line.note}." for line in lines[:5]))
-    return target, lines
+            if len(lines) == len(paths):
+                archive.writestr(REPORT, _as_csv(lines))
+            yield list(lines)
 
 
 def _free_name(name: str, archive: zipfile.ZipFile) -> str:

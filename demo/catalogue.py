@@ -1,13 +1,11 @@
-"""The released networks as the page offers them: what each is, which one to take, how long it takes here."""
+"""The released networks as the page offers them: a name for people, an id for researchers."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import time
 from pathlib import Path
 
-import numpy as np
 import torch
 
 import mdrn
@@ -16,6 +14,14 @@ from mdrn import checkpoint, inference
 from mdrn.denoiser import count_parameters
 
 AUTOMATIC = "automatic"
+_TITLES = {
+    "photo": "Photo",
+    "photo_tiny": "Photo, fast",
+    "mdrn_rgb": "White noise, colour",
+    "mdrn_tiny_rgb": "White noise, colour, fast",
+    "mdrn": "White noise, grey",
+    "mdrn_tiny": "White noise, grey, fast",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +34,6 @@ class Network:
         channels: 1 for grey, 3 for colour.
         noise_level: lowest and highest level it was trained for, on the 8-bit scale.
         strategy: how it was trained.
-        teacher: whether it is a teacher, which the others were trained with and which shows no stages.
     """
 
     id: str
@@ -36,27 +41,27 @@ class Network:
     channels: int
     noise_level: tuple[float, float]
     strategy: str
-    teacher: bool
 
     @property
     def size(self) -> str:
-        """The name of its size, the first part of its id."""
+        """Its short name, the first part of its id."""
         return self.id.split(".")[0]
 
     @property
-    def is_range(self) -> bool:
-        """Whether it was trained for a range of levels."""
-        return self.noise_level[0] < self.noise_level[1]
+    def title(self) -> str:
+        """Its name for people."""
+        return _TITLES.get(self.size, self.size)
 
     def covers(self, noise_level: float) -> bool:
         """Whether it was trained for a level."""
         return self.noise_level[0] <= noise_level <= self.noise_level[1]
 
-    @property
-    def levels(self) -> str:
-        """Its training levels in words: 'level 25 only' or 'levels 0 to 75'."""
+    def __str__(self) -> str:
+        kind = "colour" if self.channels == 3 else "grey"
         low, high = self.noise_level
-        return f"level {low:g} only" if low == high else f"levels {low:g} to {high:g}"
+        how = "alone" if self.strategy == "plain" else f"taught by a larger network ({self.strategy})"
+        size = f"{self.parameters / 1e6:.2f} million parameters"
+        return f"`{self.id}`: {kind}, noise levels {low:g} to {high:g}, {size}, trained {how}"
 
 
 @functools.lru_cache(maxsize=64)
@@ -64,68 +69,54 @@ def _describe(model: str, folder: Path) -> Network:
     header = checkpoint.read_header(folder / f"{model}{checkpoint.SUFFIX}")
     with torch.device("meta"):
         parameters = count_parameters(header.model.build())
-    teacher = header.architecture == "teacher"
-    return Network(model, parameters, header.model.channels, header.noise_level, header.strategy, teacher)
-
-
-def released() -> list[Network]:
-    """List the released networks, those for a range of levels first, large before small; teachers at the end."""
-    found = [_describe(model, checkpoint.WEIGHTS_DIR) for model in mdrn.list_models()]
-    return sorted(found, key=lambda n: (n.teacher, not n.is_range, n.channels, -n.parameters, n.noise_level, n.id))
+    return Network(model, parameters, header.model.channels, header.noise_level, header.strategy)
 
 
 def networks() -> list[Network]:
-    """List the released networks that a visitor can choose: all but teachers, in the order of `released`."""
-    return [network for network in released() if not network.teacher]
+    """List the released networks in the order of their titles, the best of a kind first."""
+    best, order = set(checkpoint.short_names().values()), list(_TITLES)
+    found = [_describe(model, checkpoint.WEIGHTS_DIR) for model in mdrn.list_models()]
+    return sorted(found, key=lambda n: (order.index(n.size) if n.size in order else len(order), n.id not in best, n.id))
 
 
-def choose_network(model: str | None, channels: int = 1) -> Network:
-    """Return the network behind a choice; `AUTOMATIC` or None is the library's own choice for the image.
+def find(model: str) -> Network:
+    """Return the network of a released id or short name.
 
     Raises:
         DemoError: if no such network is released.
     """
-    with told_to_the_visitor():
-        name = inference.default_model(channels) if model in (None, "", AUTOMATIC) else model
+    name = checkpoint.short_names().get(model, model)
     for network in networks():
         if network.id == name:
             return network
-    raise DemoError(
-        f"model: expected one of {', '.join(n.id for n in networks()) or 'none, as none is released'}, got {name!r}"
-    )
+    known = ", ".join([AUTOMATIC, *checkpoint.short_names(), *(network.id for network in networks())])
+    raise DemoError(f"model: expected one of {known}, got {model!r}")
+
+
+def model_argument(model: str | None) -> str | None:
+    """Return what the library is given for a choice: None for `AUTOMATIC`, so that the library chooses by itself.
+
+    Raises:
+        DemoError: if no such network is released.
+    """
+    return None if model in (None, "", AUTOMATIC) else find(model).id
 
 
 def has_automatic() -> bool:
-    """Whether the library can choose a network by itself: that takes one for a range of levels."""
-    try:
-        choose_network(AUTOMATIC)
-    except DemoError:
-        return False
-    return True
+    """Whether the library can choose a network for a grey image by itself."""
+    with told_to_the_visitor():
+        try:
+            return bool(inference.default_model(1))
+        except ValueError:
+            return False
 
 
-_speeds: dict[str, float] = {}
+def choices() -> list[tuple[str, str]]:
+    """Return what the network picker offers: (name for people, short name)."""
+    named = [(_TITLES[name], name) for name in _TITLES if name in checkpoint.short_names()]
+    return [("Automatic", AUTOMATIC), *named] if has_automatic() else named
 
 
-def expected_seconds(model: str, pixels: int, colours: int) -> float:
-    """Predict how long a network takes here, from its last run or else from a small trial.
-
-    Args:
-        model: its id.
-        pixels: height times width.
-        colours: 3 where a grey network restores red, green and blue one by one, else 1.
-    """
-    if model not in _speeds:
-        network = choose_network(model)
-        shape = (256, 256) if network.channels == 1 else (256, 256, network.channels)
-        trial = np.random.default_rng(0).random(shape, dtype=np.float32)
-        inference.restore(trial, network.noise_level[1], model)  # the first run of a shape is slower
-        began = time.perf_counter()
-        inference.restore(trial, network.noise_level[1], model)
-        _speeds[model] = trial.shape[0] * trial.shape[1] / (time.perf_counter() - began)
-    return pixels * colours / _speeds[model]
-
-
-def note_speed(model: str, pixels: int, seconds: float) -> None:
-    """Remember how long a network took here, for `expected_seconds`."""
-    _speeds[model] = pixels / max(seconds, 1e-3)
+def exact_choices() -> list[tuple[str, str]]:
+    """Return what the picker under Advanced offers: (id, id), after the one that leaves it to the name above."""
+    return [("The best of the kind chosen above", ""), *((network.id, network.id) for network in networks())]

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 import numpy as np
 import torch
 
-from demo import catalogue, service
+from demo import catalogue, service, views
 from demo.catalogue import Network
 from demo.errors import DemoError
 from mdrn import data, inference, metrics, noise
@@ -21,7 +21,9 @@ LEVELS = (15, 25, 50)
 DIFFERENCE_GAIN = 4
 MAX_SIDE = 512
 MAX_METHODS = 12
+_FIRST_NETWORKS = 4
 _LARGEST_SEED = 2**32 - 1
+WORDS = {name: name.replace("_", " ").capitalize() for name in CLASSICAL}  # classical methods in words
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +77,7 @@ def read_clean(path: Path) -> tuple[np.ndarray, bool]:
     Raises:
         DemoError: if it is not an image this page takes.
     """
-    image = service.as_uint8(service.read(path).pixels)
+    image = views.as_uint8(service.read(path).pixels)
     if image.ndim == 3 and image.shape[2] in (2, 4):
         image = image[..., 0] if image.shape[2] == 2 else image[..., :3]
     middle = tuple(slice(max(0, (size - MAX_SIDE) // 2), (size + MAX_SIDE) // 2) for size in image.shape[:2])
@@ -87,39 +89,21 @@ def colours_of(clean: np.ndarray) -> int:
     return clean.shape[2] if clean.ndim == 3 else 1
 
 
-def _find(method: str) -> Network:
-    for network in catalogue.released():
-        if network.id == method:
-            return network
-    known = [*(network.id for network in catalogue.released()), *CLASSICAL]
-    raise DemoError(f"methods: expected some of {', '.join(known)}, got {method!r}")
+def able(noise_level: float, colours: int) -> list[Network]:
+    """List the networks for a level and an image's colours; grey ones for RGB only while there is no other."""
+    covering = [n for n in catalogue.networks() if n.covers(noise_level)]
+    return [n for n in covering if n.channels == colours] or [n for n in covering if n.channels == 1]
 
 
-def by_role(noise_level: float, colours: int) -> dict[str, list[Network]]:
-    """Sort the released networks that can be compared at a level: 'plain' and 'HMDS' students, and 'teacher'.
-
-    A level that no single-level network was trained for leaves those for a range; colour networks come first for RGB.
-    """
-    able = [n for n in catalogue.released() if n.covers(noise_level) and n.channels <= colours]
-    able.sort(key=lambda n: -n.channels)
-    return {
-        "plain": [n for n in able if not n.teacher and n.strategy == "plain"],
-        "HMDS": [n for n in able if not n.teacher and n.strategy != "plain"],
-        "teacher": [n for n in able if n.teacher],
-    }
+def choices(noise_level: float, colours: int) -> list[tuple[str, str]]:
+    """Return what can be compared: (label, method)."""
+    classical = [(f"{words} (classical)", name) for name, words in WORDS.items()]
+    return [*((f"{n.title} ({n.id})", n.id) for n in able(noise_level, colours)), *classical]
 
 
 def first_choice(noise_level: float, colours: int) -> list[str]:
-    """Return one method of each kind: classical, a plain and an HMDS student of one size and training, a teacher."""
-    roles = by_role(noise_level, colours)
-    pairs = (
-        [plain, taught]
-        for plain in roles["plain"]
-        for taught in roles["HMDS"]
-        if (plain.size, plain.noise_level) == (taught.size, taught.noise_level)
-    )
-    students = next(pairs, [*roles["plain"][:1], *roles["HMDS"][:1]])
-    return [next(iter(CLASSICAL)), *(n.id for n in [*students, *roles["teacher"][:1]])]
+    """Return the methods to begin with: the networks, and one classical method."""
+    return [*(n.id for n in able(noise_level, colours)[:_FIRST_NETWORKS]), next(iter(WORDS))]
 
 
 def compare(
@@ -138,7 +122,7 @@ def compare(
         noise_level: on the 8-bit scale, 0 to 50.
         seed: of the noise.
         methods: ids of networks and names of classical methods, at most `MAX_METHODS`.
-        progress: called with (done, total) after each method; it may raise `errors.Stopped`.
+        progress: called with (done, total) before each method; it may raise `errors.Stopped`.
 
     Raises:
         DemoError: if the image, the level, the seed or a method is not one this page knows.
@@ -154,20 +138,20 @@ def compare(
     results = [_score("noisy", clean, noisy, None, None)]
     left_out = []
     for done, method in enumerate(methods, start=1):
+        if progress:
+            progress(done - 1, len(methods))
         if method in CLASSICAL:
             began = time.perf_counter()
             restored, parameters = _classical(method, noisy, noise_level), None
             seconds = time.perf_counter() - began
         else:
-            network = _find(method)
+            network = catalogue.find(method)
             if not network.covers(noise_level) or network.channels > colours_of(clean):
                 left_out.append(method)
                 continue
             done_by = inference.restore(noisy, noise_level, method)
             restored, seconds, parameters = done_by.image, done_by.seconds, network.parameters
         results.append(_score(method, clean, restored, seconds, parameters))
-        if progress:
-            progress(done, len(methods))
     return Comparison(clean, cropped, results, left_out)
 
 
@@ -185,7 +169,7 @@ def link(photograph: str, noise_level: float, seed: int, methods: list[str]) -> 
 
 def from_link(query: dict[str, str]) -> tuple[str, int, int, list[str]] | None:
     """Read what `link` wrote; None if the query asks for no comparison or for one that cannot be made."""
-    known = {network.id for network in catalogue.released()} | set(CLASSICAL)
+    known = {network.id for network in catalogue.networks()} | set(CLASSICAL)
     try:
         level, seed = int(query["level"]), int(query["seed"])
         photograph = query["photograph"]

@@ -1,14 +1,46 @@
-"""What a visitor is told when something goes wrong."""
+"""What a visitor is told when something goes wrong: the library's line for programs, a sentence for people."""
 
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
+_SENTENCES = (  # what the library's line says -> what a person is told; {kind} is the file's suffix, or 'file'
+    (r"empty file", "This file is empty. Please upload it again."),
+    (r"cut off|truncated|damaged", "This {kind} is incomplete. Please upload a fresh copy."),
+    (
+        r"expected at most ([\d,]+) pixels, got (\d+) x (\d+)",
+        r"This image has \2 × \3 pixels, more than the \1 that this page takes. Please upload a smaller one.",
+    ),
+    (r"expected an? PNG, JPEG", "This is not an image that this page can read. Please upload PNG, JPEG, WebP or TIFF."),
+    (r"got an animation", "This is an animation. Please upload one frame as a still image."),
+    (r"got CMYK", "This image is in CMYK. Please convert it to RGB first."),
+    (r"is a colour network", "This network is for colour, and the image is grey. Please choose another network."),
+    (r"expected one page", "This file has several pages. Please upload one page."),
+)
+
 
 class DemoError(ValueError):
-    """Something the visitor can put right; its message is shown as it is."""
+    """Something the visitor can put right; its message may be shown as it is.
+
+    Args:
+        message: for programs and reports.
+        kind: the file's suffix, such as 'PNG', if a file is at fault.
+    """
+
+    def __init__(self, message: str, kind: str = "file") -> None:
+        super().__init__(message)
+        self.kind = kind
+
+    @property
+    def sentence(self) -> str:
+        """The message in words for a person, without names of files or settings."""
+        for pattern, words in _SENTENCES:
+            if found := re.search(pattern, str(self)):
+                return found.expand(words.replace("{kind}", self.kind))
+        return str(self)
 
 
 class Stopped(Exception):
@@ -18,12 +50,13 @@ class Stopped(Exception):
 @contextlib.contextmanager
 def told_to_the_visitor(path: Path | None = None) -> Iterator[None]:
     """Turn the library's complaints into `DemoError`, with a file's name in place of its path on the server."""
+    kind = path.suffix[1:].upper() if path is not None and path.suffix else "file"
     try:
         yield
     except DemoError:
         raise
     except ValueError as error:
         message = str(error) if path is None else str(error).replace(str(path), path.name)
-        raise DemoError(message) from error
+        raise DemoError(message, kind) from error
     except MemoryError as error:
         raise DemoError("The server has too little memory for this image now; try a smaller one.") from error

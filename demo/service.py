@@ -1,13 +1,13 @@
 """What the demo does, without its page: files and settings in, files and facts out. It does not import Gradio.
 
-A denoised image is kept as a `Job`: a folder that holds the upload, the restored pixels and what is shown of them. So
-a change of strength runs no network, and the server's memory holds no visitor's image between two requests.
+A denoised image is kept as a `Job`: a folder that holds the upload, its pixels and the restored ones. So a change of
+strength runs no network, and the server's memory holds no visitor's image between two requests. This module and
+`demo.catalogue` are the only ones of the page that call the library's inference.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -19,8 +19,9 @@ from demo import catalogue
 from demo.errors import DemoError, told_to_the_visitor
 from mdrn import estimate, files, inference
 
-MAX_PIXELS = 24_000_000
-MAX_FILE_SIZE = "64mb"
+MAX_PIXELS = 26_000_000  # a camera of 24 megapixels writes a little more
+MAX_FILE_SIZE = "100mb"
+MAX_STRENGTH = 1.0
 NAME_LENGTH = 80
 
 
@@ -29,18 +30,29 @@ class Upload:
     """What is known of an uploaded image before it is denoised.
 
     Args:
-        name: the file's own name.
         kind: in words, such as '600 × 400 pixels, 16-bit RGB, PNG'.
         pixels: height times width.
         noise_level: the estimate, on the 8-bit scale.
-        shown_by_browsers: whether a browser can show the file itself.
     """
 
-    name: str
     kind: str
     pixels: int
     noise_level: float
-    shown_by_browsers: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """What a result was asked for; a result fits the page while the page asks for the same.
+
+    Args:
+        upload: path of the upload.
+        noise_level: on the 8-bit scale; None estimates it.
+        model: a released id or short name; None leaves the choice to the library.
+    """
+
+    upload: str
+    noise_level: float | None
+    model: str | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +60,8 @@ class Job:
     """A denoised image on disk, from which everything the page shows is made.
 
     Args:
-        folder: holds the upload, the restored pixels and what was made from them.
+        asked: what it was made from.
+        folder: holds the upload and the pixels before and after each stage.
         source: the upload, under its own name.
         kind: as in `Upload`.
         noise_level: the level that was removed.
@@ -60,6 +73,7 @@ class Job:
         seconds: time of estimate and network.
     """
 
+    asked: Asked
     folder: Path
     source: Path
     kind: str
@@ -70,6 +84,27 @@ class Job:
     stages: int
     pixels: int
     seconds: float
+
+    def stage(self, index: int) -> np.ndarray:
+        """Map the pixels after a stage, 0 for those of the upload; this counts as a use of the folder.
+
+        Raises:
+            DemoError: if the folder has been removed.
+        """
+        try:
+            os.utime(self.folder)
+            return np.load(self.folder / f"stage_{index}.npy", mmap_mode="r")
+        except FileNotFoundError as error:
+            raise DemoError("This result has been cleared, as all are after a while. Press Denoise again.") from error
+
+    def profile(self) -> bytes | None:
+        """Return the upload's colour profile."""
+        return (self.folder / "profile.icc").read_bytes() or None
+
+    def facts(self) -> dict[str, object]:
+        """Return what was done as plain data, for the API."""
+        hidden = ("asked", "folder", "source")
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in hidden}
 
 
 def read(path: Path) -> files.ImageFile:
@@ -82,11 +117,8 @@ def read(path: Path) -> files.ImageFile:
         return files.read_image(path, max_pixels=MAX_PIXELS)
 
 
-def inspect(path: Path) -> Upload:
+def inspect(path: Path) -> tuple[Upload, files.ImageFile]:
     """Say what an upload is, and estimate its noise level.
-
-    Args:
-        path: the upload.
 
     Raises:
         DemoError: if it is not an image this page takes.
@@ -95,41 +127,33 @@ def inspect(path: Path) -> Upload:
     with told_to_the_visitor(path):
         noise_level = estimate.estimate_noise_level(source.pixels)
     height, width = source.pixels.shape[:2]
-    return Upload(path.name, _kind(source), height * width, noise_level, source.format != "tiff")
+    return Upload(_kind(source), height * width, noise_level), source
 
 
-def denoise(
-    path: Path,
-    folder: Path,
-    noise_level: float | None = None,
-    model: str | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> Job:
+def denoise(asked: Asked, folder: Path, progress: Callable[[int, int], None] | None = None) -> Job:
     """Denoise an upload at full strength and keep the result in `folder`.
 
     Args:
-        path: the upload.
+        asked: the upload and the settings.
         folder: an empty folder of this visitor's.
-        noise_level: on the 8-bit scale, 0 to 75; None estimates it.
-        model: a released id; `catalogue.AUTOMATIC` or None is the library's own choice.
         progress: called with (done, total) after each tile; it may raise `Stopped`.
 
     Raises:
         DemoError: if file, level or network do not fit.
     """
+    path = Path(asked.upload)
     source = read(path)
-    image = source.pixels
-    height, width = image.shape[:2]
-    colours = 3 if image.ndim == 3 and image.shape[2] > 2 else 1
-    network = catalogue.choose_network(model, colours)
     with told_to_the_visitor(path):
-        result = inference.restore(image, noise_level, network.id, stages=True, progress=progress)
-    catalogue.note_speed(network.id, height * width * (colours if result.per_channel else 1), result.seconds)
-    for index, stage in enumerate(result.stages, start=1):
-        np.save(folder / f"stage_{index}.npy", stage)
+        model = catalogue.model_argument(asked.model)
+        result = inference.restore(source.pixels, asked.noise_level, model, stages=True, progress=progress)
+    for index, pixels in enumerate((source.pixels, *result.stages)):
+        np.save(folder / f"stage_{index}.npy", pixels)
+    (folder / "profile.icc").write_bytes(source.icc or b"")
     kept = folder / f"{path.stem[:NAME_LENGTH]}{path.suffix.lower()}"
     shutil.copyfile(path, kept)
+    height, width = source.pixels.shape[:2]
     return Job(
+        asked=asked,
         folder=folder,
         source=kept,
         kind=_kind(source),
@@ -155,53 +179,28 @@ def write_result(job: Job, strength: float = 1.0, keep_metadata: bool = True, as
     Raises:
         DemoError: if the job's files are gone, or the format cannot hold the image.
     """
-    source = open_source(job)
+    pixels = restored(job, strength)
+    source = read(job.source)
     suffix = ".png" if as_png and source.format != "png" else job.source.suffix
     if files.SUFFIXES.get(suffix) != source.format and not as_png:
         suffix = next(end for end, kind in files.SUFFIXES.items() if kind == source.format)
     target = job.folder / f"{job.source.stem}_denoised{suffix}"
     with told_to_the_visitor(target):
-        pixels = restored(job, source, strength)
         files.write_image(target, pixels, like=source, keep_metadata=keep_metadata, overwrite=True)
     return target
 
 
 def keep_only(path: Path) -> None:
-    """Remove what lies beside a file: stages of large images take hundreds of megabytes."""
+    """Remove what lies beside a file: the pixels of large images take hundreds of megabytes."""
     for other in path.parent.iterdir():
         if other != path:
             other.unlink()
 
 
-def as_uint8(image: np.ndarray) -> np.ndarray:
-    """Round an image of any kind to 8 bits, for the screen alone."""
-    if image.dtype == np.uint8:
-        return image
-    white = np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1.0
-    return np.round(image.astype(np.float32) * np.float32(255.0 / white)).astype(np.uint8)
-
-
-def facts(job: Job) -> dict[str, object]:
-    """Return what was done, for the API."""
-    fields = {name: value for name, value in dataclasses.asdict(job).items() if name not in ("folder", "source")}
-    return json.loads(json.dumps(fields))
-
-
-def open_source(job: Job) -> files.ImageFile:
-    """Read a job's upload again, and count this as a use of its folder.
-
-    Raises:
-        DemoError: if the folder has been removed.
-    """
-    if not job.source.exists():
-        raise DemoError("This result has been cleared, as all are after a while. Press Denoise again.")
-    os.utime(job.folder)
-    return read(job.source)
-
-
-def restored(job: Job, source: files.ImageFile, strength: float) -> np.ndarray:
-    """Return the restored pixels at a strength, in the kind of the upload; no network runs."""
-    return inference.blend(source.pixels, np.load(job.folder / f"stage_{job.stages}.npy"), strength)
+def restored(job: Job, strength: float, at: tuple[slice, slice] = (slice(None), slice(None))) -> np.ndarray:
+    """Return the restored pixels, or a part of them, at a strength and in the kind of the upload; no network runs."""
+    before, after = (np.ascontiguousarray(job.stage(index)[at]) for index in (0, job.stages))
+    return inference.blend(before, after, strength)
 
 
 def _kind(source: files.ImageFile) -> str:

@@ -22,13 +22,15 @@ PARTS = (
     "demo/*.py",
     "demo/*.md",
     "demo/*.html",
+    "demo/*.css",
+    "demo/tabs/*.py",
     "demo/examples/*",
     "mdrn/*.py",
+    "mdrn/files/*.py",
     "mdrn/*.csv",
     "mdrn/weights/*.safetensors",
     "results/README.md",
-    "results/*.png",
-    "results/tables/*.csv",
+    "results/summary.csv",
 )
 REQUIREMENTS = "requirements.txt"
 # The free hardware has no GPU, and PyTorch's wheels with CUDA take several GB and minutes of each build.

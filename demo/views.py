@@ -1,79 +1,149 @@
-"""Pictures of a job for the screen: 8-bit PNG files of every pixel, which never go into the download. No Gradio."""
+"""Pictures of a job for the screen, which never go into the download: small previews, and one crop at 100 %. No Gradio.
+
+A crop is the same part of the image in every view. Where nobody has chosen one, it is where the result differs most.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
+from PIL import Image, ImageDraw
 
-from demo.service import NAME_LENGTH, Job, as_uint8, open_source, read, restored
+from demo import service
+from demo.service import Job
 from mdrn import files
 
 RESIDUAL_GAIN = 4
-CLOSE_UP_PIXELS = 128
-_CLOSE_UP_SCALE = 4
+PREVIEW_SIDE = 1024  # larger images are reduced for the screen; smaller ones are shown with every pixel
+CROP_WIDTH, CROP_HEIGHT = 640, 360
+NAVIGATOR_SIDE = 480
+_GRID = 16  # places that are tried along each side
+Spot = tuple[float, float]  # across and down, 0 to 1: the middle of the crop
 
 
-def before_after(job: Job, strength: float = 1.0) -> tuple[Path, Path]:
-    """Write what the slider shows: 8-bit PNG files of the upload and of the restored image, every pixel of them."""
-    source = open_source(job)
-    for old in job.folder.glob("after_*.png"):
-        old.unlink()
-    after = job.folder / f"after_{round(strength * 100):03d}.png"  # a new name, for browsers keep old ones
-    return _before(job, source), _write_shown(after, restored(job, source, strength), source)
+def whole(job: Job, strength: float) -> tuple[Path, Path]:
+    """Write the whole image before and after, at most `PREVIEW_SIDE` pixels a side."""
+    return _write(job, "whole_before", _preview(job.stage(0))), _write(
+        job, f"whole_after_{_percent(strength)}", _preview(service.restored(job, strength))
+    )
 
 
-def close_up(job: Job, strength: float, across: float, down: float) -> tuple[Path, Path]:
-    """Write a small square before and after, each pixel as a block; `across` and `down` run from 0 to 1."""
-    source = open_source(job)
-    paths = []
-    for name, pixels in (("before", source.pixels), ("after", restored(job, source, strength))):
-        side = min(CLOSE_UP_PIXELS, *pixels.shape[:2])
-        top, left = (round((size - side) * at) for size, at in zip(pixels.shape[:2], (down, across), strict=True))
-        crop = pixels[top : top + side, left : left + side]
-        large = crop.repeat(_CLOSE_UP_SCALE, axis=0).repeat(_CLOSE_UP_SCALE, axis=1)
-        path = job.folder / f"close_{name}_{round(strength * 100)}_{top}_{left}.png"
-        paths.append(_write_shown(path, large, source))
-    return paths[0], paths[1]
+def crop(job: Job, strength: float, spot: Spot | None) -> tuple[Path, Path]:
+    """Write the crop before and after, every pixel of it."""
+    at, place = window(job, spot)
+    before, after = _cropped(job, strength, at)
+    return _write(job, f"crop_before{place}", before), _write(job, f"crop_after{place}_{_percent(strength)}", after)
 
 
-def residual(job: Job, strength: float = 1.0) -> Path:
-    """Write what was taken away: upload minus result, `RESIDUAL_GAIN` times, around mid grey."""
-    source = open_source(job)
-    before, after = (as_uint8(image) for image in (source.pixels, restored(job, source, strength)))
-    if before.ndim == 3 and before.shape[2] in (2, 4):
-        colours = slice(0, 3) if before.shape[2] == 4 else 0
-        before, after = before[..., colours], after[..., colours]
-    shown = 128 + RESIDUAL_GAIN * (before.astype(np.int16) - after)
-    path = job.folder / f"removed_{round(strength * 100):03d}.png"
-    return _write_shown(path, np.clip(shown, 0, 255).astype(np.uint8), source)
+def removed(job: Job, strength: float, spot: Spot | None) -> Path:
+    """Write what was taken away in the crop: upload minus result, `RESIDUAL_GAIN` times, around mid grey."""
+    at, place = window(job, spot)
+    before, after = (_without_alpha(as_uint8(image)).astype(np.int16) for image in _cropped(job, strength, at))
+    shown = np.clip(128 + RESIDUAL_GAIN * (before - after), 0, 255).astype(np.uint8)
+    return _write(job, f"removed{place}_{_percent(strength)}", shown)
 
 
-def stages(job: Job) -> list[tuple[Path, str]]:
-    """Write the image before, and after each stage at full strength, with captions."""
-    source = open_source(job)
-    shown = [(_before(job, source), "as uploaded")]
-    for index in range(1, job.stages + 1):
-        path = job.folder / f"stage_{index}.png"
-        if not path.exists():
-            _write_shown(path, np.load(job.folder / f"stage_{index}.npy"), source)
-        shown.append((path, f"after stage {index} of {job.stages}"))
-    return shown
+def stages(job: Job, spot: Spot | None) -> list[tuple[Path, str]]:
+    """Write the crop before, and after each stage at full strength, with captions."""
+    at, place = window(job, spot)
+    captions = ["as uploaded", *(f"after stage {index} of {job.stages}" for index in range(1, job.stages + 1))]
+    return [(_write(job, f"stage_{i}{place}", job.stage(i)[at]), caption) for i, caption in enumerate(captions)]
 
 
-def preview(path: Path, folder: Path) -> Path:
-    """Write an 8-bit PNG of a file that browsers cannot show."""
-    source = read(path)
-    return _write_shown(folder / f"{path.stem[:NAME_LENGTH]}.png", source.pixels, source)
+def window(job: Job, spot: Spot | None) -> tuple[tuple[slice, slice], str]:
+    """Return the crop's rows and columns, and a name of the place."""
+    pixels = job.stage(0)
+    if spot is None:
+        spot = _where_it_differs(job)
+    sides = zip(pixels.shape[:2], (CROP_HEIGHT, CROP_WIDTH), (spot[1], spot[0]), strict=True)
+    starts = [(min(max(0, round(size * at) - side // 2), max(0, size - side)), side) for size, side, at in sides]
+    (top, height), (left, width) = starts
+    return (slice(top, top + height), slice(left, left + width)), f"_{left}_{top}"
 
 
-def _before(job: Job, source: files.ImageFile) -> Path:
-    path = job.folder / "before.png"
-    return path if path.exists() else _write_shown(path, source.pixels, source)
+def navigator(job: Job, spot: Spot | None) -> Path:
+    """Write the whole image, small, with the crop outlined."""
+    pixels = job.stage(0)
+    (rows, columns), place = window(job, spot)
+    image = Image.fromarray(_reduced(as_uint8(_without_alpha(pixels)), NAVIGATOR_SIDE)).convert("RGB")
+    scale = image.width / pixels.shape[1]
+    box = [v * scale for v in (columns.start, rows.start, columns.stop, rows.stop)]
+    box = [max(0, box[0]), max(0, box[1]), min(image.width, box[2]) - 1, min(image.height, box[3]) - 1]
+    draw = ImageDraw.Draw(image)
+    if box[2] - box[0] > 4 and box[3] - box[1] > 4:  # of a tiny image there is nothing to choose
+        draw.rectangle(box, outline="black", width=4)
+        draw.rectangle([box[0] + 1, box[1] + 1, box[2] - 1, box[3] - 1], outline="white", width=2)
+    return _write(job, f"navigator{place}", np.asarray(image))
 
 
-def _write_shown(path: Path, image: np.ndarray, source: files.ImageFile) -> Path:
-    like = dataclasses.replace(source, pixels=image)
-    path.write_bytes(files.encode_image(as_uint8(image), "png", like, keep_metadata=False))
+def thumbnail(source: files.ImageFile, path: Path) -> Path:
+    """Write a small picture of an upload."""
+    small = _reduced(as_uint8(source.pixels), NAVIGATOR_SIDE)
+    path.write_bytes(files.encode_image(small, "png", files.ImageFile(small, "png", icc=source.icc)))
+    return path
+
+
+def as_uint8(image: np.ndarray) -> np.ndarray:
+    """Round an image of any kind to 8 bits, for the screen alone."""
+    if image.dtype == np.uint8:
+        return np.asarray(image)
+    white = np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1.0
+    return np.round(image.astype(np.float32) * np.float32(255.0 / white)).astype(np.uint8)
+
+
+def _where_it_differs(job: Job) -> Spot:
+    """Return the middle of the grid cell in which the restored image differs most from the upload."""
+    before, after = job.stage(0), job.stage(job.stages)
+    kept = job.folder / "spot.npy"
+    if not kept.exists():
+        step = max(1, int((before.shape[0] * before.shape[1] / 1e6) ** 0.5))  # a million samples are enough
+        error = np.abs(before[::step, ::step].astype(np.float32) - after[::step, ::step])
+        error = error if error.ndim == 2 else error.mean(axis=2)
+        best = (-1.0, (0.5, 0.5))
+        for rows in np.array_split(np.arange(error.shape[0]), min(_GRID, error.shape[0])):
+            for columns in np.array_split(np.arange(error.shape[1]), min(_GRID, error.shape[1])):
+                mean = float(error[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].mean())
+                at = ((columns.mean() + 0.5) / error.shape[1], (rows.mean() + 0.5) / error.shape[0])
+                best = max(best, (mean, at))
+        np.save(kept, best[1])
+    across, down = np.load(kept)
+    return float(across), float(down)
+
+
+def _cropped(job: Job, strength: float, at: tuple[slice, slice]) -> tuple[np.ndarray, np.ndarray]:
+    return job.stage(0)[at], service.restored(job, strength, at)
+
+
+def _preview(image: np.ndarray) -> np.ndarray:
+    return _reduced(as_uint8(image), PREVIEW_SIDE)
+
+
+def _reduced(image: np.ndarray, side: int) -> np.ndarray:
+    longest = max(image.shape[:2])
+    if longest <= side:
+        return image
+    size = tuple(max(1, round(length * side / longest)) for length in image.shape[1::-1])
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
+
+
+def _without_alpha(image: np.ndarray) -> np.ndarray:
+    if image.ndim == 3 and image.shape[2] in (2, 4):
+        return image[..., 0] if image.shape[2] == 2 else image[..., :3]
+    return image
+
+
+def _percent(strength: float) -> str:
+    return f"{round(strength * 1000):04d}"
+
+
+def _write(job: Job, name: str, image: np.ndarray) -> Path:
+    """Write a picture once: PNG of every pixel, or JPEG of a reduced opaque photograph, which is for the eye alone."""
+    reduced = max(job.stage(0).shape[:2]) > PREVIEW_SIDE and name.startswith(("whole", "navigator"))
+    suffix = "jpeg" if reduced and (image.ndim == 2 or image.shape[2] == 3) else "png"
+    path = job.folder / f"{name}.{suffix}"
+    if not path.exists():
+        pixels = np.ascontiguousarray(as_uint8(image))
+        like = files.ImageFile(pixels, suffix, icc=job.profile())
+        path.write_bytes(files.encode_image(pixels, suffix, like))
     return path

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-KEEP_SECONDS = 15 * 60
+KEEP_SECONDS = 10 * 60
 
 
 class Workspace:

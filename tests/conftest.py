@@ -61,13 +61,3 @@ def weights_file(network, tmp_path):
     path = tmp_path / "small.safetensors"
     checkpoint.write_weights(path, network, header_for(network))
     return path
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    """Return the address of the served demo, with untrained networks and its own temporary folder."""
-    from demo_site import served, untrained_networks_released
-
-    folder = tmp_path_factory.mktemp("gradio")
-    with untrained_networks_released(tmp_path_factory.mktemp("weights")), served(folder) as url:
-        yield url

@@ -15,7 +15,7 @@ from packaging.version import Version
 
 from demo import space
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def front_matter():

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent.parent))  # for the tools, which run as scripts
+sys.path.insert(0, str(Path(__file__).parents[2]))  # for the tools, which run as scripts
 from mdrn import checkpoint, inference
-from mdrn.model import MDRN, ModelConfig
-from mdrn.teacher import TeacherConfig
+from mdrn.model import MDRN, ModelConfig, StageConfig
 
-RANGE, SINGLE = "mdrn.plain_n0-75_s0", "mdrn_tiny.plain_n25_s0"
+GREY, TINY = "mdrn.plain_n0-75_s0", "mdrn_tiny.plain_n0-75_s0"
+COLOUR = "mdrn_rgb.plain_n0-75_s0"
+LEVELS = (0.0, 75.0)
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 _FLAGS = (
     "--headless",
@@ -31,15 +32,15 @@ _FLAGS = (
 
 
 @contextlib.contextmanager
-def untrained_networks_released(folder: Path, **more: tuple[float, float]):
+def untrained_networks_released(folder: Path, *more: str):
     """Put untrained networks in place of the released ones: what they do is certain, if not useful.
 
     Args:
         folder: an empty one.
-        more: further ids than `RANGE` and `SINGLE`, with their levels.
+        more: further ids than `GREY` and `TINY`.
     """
-    for name, levels in {RANGE: (0.0, 75.0), SINGLE: (25.0, 25.0), **more}.items():
-        write_untrained(folder, name, levels)
+    for name in (GREY, TINY, *more):
+        write_untrained(folder, name)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoint, "WEIGHTS_DIR", folder)
         inference._load.cache_clear()
@@ -47,17 +48,15 @@ def untrained_networks_released(folder: Path, **more: tuple[float, float]):
     inference._load.cache_clear()
 
 
-def write_untrained(folder: Path, name: str, levels: tuple[float, float]) -> None:
+def write_untrained(folder: Path, name: str) -> None:
     """Write a small network with random weights under an id; what the id says is what the header says."""
     preset, strategy = name.split(".")[0], name.split(".")[1].split("_n")[0]
-    channels = 3 if preset.endswith("_rgb") else 1
-    teacher = preset.startswith("teacher")
-    config = TeacherConfig(channels, (8, 8), 1) if teacher else ModelConfig(channels=channels, widths=(8, 8))
+    stage = StageConfig((0, 1), (1,))
+    config = ModelConfig(channels=3 if preset.endswith("_rgb") else 1, widths=(8, 8), stages=(stage, stage), entry=2)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = config.build() if teacher else MDRN(config)
-    kind = "teacher" if teacher else "mdrn"
-    header = checkpoint.Header(name, config, levels, strategy, 0, 1, {}, {}, "unknown", torch.__version__, kind)
+        model = MDRN(config)
+    header = checkpoint.Header(name, config, LEVELS, strategy, 0, 1, {}, {}, "unknown", torch.__version__)
     checkpoint.write_weights(folder / f"{name}.safetensors", model, header)
 
 

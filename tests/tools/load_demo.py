@@ -1,4 +1,4 @@
-"""Put the demo under load: `python tests/load_demo.py [--clients 32] [--seconds 120]`.
+"""Put the demo under load: `python tests/tools/load_demo.py [--clients 32] [--seconds 120]`.
 
 Starts `python app.py` on two cores. Each client sends images that nobody else sends, and compares what comes back with
 `mdrn.denoise` of the same image bit for bit. Now and then a client estimates, or sends something that is no image.
@@ -24,14 +24,17 @@ from pathlib import Path
 import gradio_client
 import numpy as np
 import psutil
-from demo_site import make_image
 from gradio_client import handle_file
 from gradio_client.exceptions import AppError
 from gradio_client.utils import QueueError
 
-import mdrn
+sys.path.insert(0, str(Path(__file__).parents[1] / "demo"))
+from demo_site import make_image
 
-ROOT = Path(__file__).parent.parent
+import mdrn
+import mdrn.files
+
+ROOT = Path(__file__).parents[2]
 CORES = 2
 _KINDS = {"grey.png": ((96, 128), "uint8"), "colour.png": ((80, 64, 3), "uint8"), "deep.tif": ((64, 96), "uint16")}
 
@@ -139,7 +142,7 @@ def prepare(folder: Path, number: int) -> list[tuple[Path, np.ndarray | None]]:
     files: list[tuple[Path, np.ndarray | None]] = [(own / "text.png", None)]
     for index, (name, (shape, dtype)) in enumerate(_KINDS.items()):
         image = make_image(shape, dtype, seed=1000 * number + index)
-        files.write_image(own / name, image)
+        mdrn.files.write_image(own / name, image)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             files.append((own / name, mdrn.denoise(image, 25)))
@@ -163,7 +166,7 @@ def client(address: str, files: list[tuple[Path, np.ndarray | None]], end: float
                 assert 0 <= connection.predict(handle_file(path), api_name="/estimate")["noise_level"] <= 75
             else:
                 result, _ = connection.predict(handle_file(path), 25, api_name="/denoise")
-                same = expected is not None and np.array_equal(files.read_image(result).pixels, expected)
+                same = expected is not None and np.array_equal(mdrn.files.read_image(result).pixels, expected)
                 tally.right += same
                 tally.wrong += not same
             tally.seconds.append(time.monotonic() - began)
@@ -186,7 +189,7 @@ def watch_memory(server: psutil.Process, megabytes: list[float], stop: threading
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python tests/load_demo.py", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python tests/tools/load_demo.py", description=__doc__.splitlines()[0])
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=120)
     options = parser.parse_args()

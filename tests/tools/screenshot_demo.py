@@ -1,4 +1,4 @@
-"""Photograph every tab of the demo, dark and light, wide and narrow: `python tests/screenshot_demo.py FOLDER`.
+"""Photograph every tab of the demo, dark and light, wide and narrow: `python tests/tools/screenshot_demo.py FOLDER`.
 
 Needs chromium and its driver. The networks are the released ones. Look at every picture after a change of the page.
 """
@@ -6,18 +6,20 @@ Needs chromium and its driver. The networks are the released ones. Look at every
 import argparse
 import base64
 import itertools
+import sys
 import tempfile
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "demo"))
 from demo_site import served, start_browser, text, until
 
-TABS = ("denoise", "close-up", "removed", "stages", "files", "compare", "benchmark", "about")
+TABS = ("denoise", "whole", "removed", "stages", "files", "compare", "benchmark", "about")
 SIZES = {1366: 768, 400: 800}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python tests/screenshot_demo.py", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python tests/tools/screenshot_demo.py", description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="where the PNG files go")
     parser.add_argument("--only", nargs="*", help="some of " + ", ".join(TABS))
     arguments = parser.parse_args()
@@ -46,9 +48,9 @@ def set_size(browser, width: int, height: int) -> None:
 
 def visit(browser, tab: str) -> None:
     """Open a tab by its visible name, and let the Compare tab do its work."""
-    names = {"denoise": "Before / after", "close-up": "Close-up", "removed": "Removed noise"}
+    names = {"denoise": "Close-up", "whole": "Whole image", "removed": "Removed noise"}
     names |= {"stages": "Stage by stage", "files": "Several files"}
-    if tab in ("denoise", "close-up", "removed", "stages"):
+    if tab in ("denoise", "whole", "removed", "stages"):
         press_tab(browser, "Denoise")
     press_tab(browser, names.get(tab, tab.capitalize()))
     if tab == "compare" and "dB" not in text(browser, "#compare-images"):

@@ -16,7 +16,7 @@ from pathlib import Path
 import gradio_client
 import numpy as np
 import pytest
-from demo_site import RANGE, SINGLE, make_image, served
+from demo_site import GREY, TINY, make_image, served
 from gradio_client import handle_file
 from gradio_client.exceptions import AppError
 
@@ -25,7 +25,7 @@ import mdrn
 from demo import service
 from mdrn import files, noise
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.filterwarnings("ignore:.*grey network")
 
 
@@ -49,15 +49,15 @@ def test_what_comes_back_is_the_librarys_bit_for_bit(name, shape, dtype, address
     back = files.read_image(path)
     assert back.pixels.dtype == image.dtype and back.format == files.SUFFIXES[Path(name).suffix]
     assert np.array_equal(back.pixels, mdrn.denoise(image))
-    assert facts["model"] == RANGE and facts["estimated"]
+    assert facts["model"] == GREY and facts["estimated"]
 
 
 def test_settings_reach_the_library(address, tmp_path):
     image = make_image((37, 31))
     files.write_image(tmp_path / "a.png", image)
-    sent = {"image": handle_file(tmp_path / "a.png"), "noise_level": 25, "model": SINGLE, "strength": 0.5}
+    sent = {"image": handle_file(tmp_path / "a.png"), "noise_level": 25, "model": TINY, "strength": 0.5}
     path, facts = connect(address).predict(**sent, api_name="/denoise")
-    expected = mdrn.denoise(image, 25, SINGLE, strength=0.5)
+    expected = mdrn.denoise(image, 25, TINY, strength=0.5)
     assert np.array_equal(files.read_image(path).pixels, expected)
     assert not facts["estimated"] and facts["noise_level"] == 25 and facts["kind"] == "31 × 37 pixels, 8-bit grey, PNG"
 
@@ -78,8 +78,6 @@ def test_bad_uploads_get_a_sentence(address, tmp_path, monkeypatch):
             client.predict(handle_file(tmp_path / name), api_name="/denoise")
         assert name in str(caught.value) and str(tmp_path) not in str(caught.value)
     monkeypatch.undo()
-    with pytest.raises(AppError, match="trained for 25 alone, got 40"):
-        client.predict(handle_file(tmp_path / "whole.png"), noise_level=40, model=SINGLE, api_name="/denoise")
 
 
 def call(address, *data):
@@ -134,7 +132,7 @@ def test_only_the_documented_endpoints_are_public(address):
 
 
 def test_a_large_upload_is_refused(address, tmp_path):
-    (tmp_path / "large.png").write_bytes(bytes(65 * 2**20))
+    (tmp_path / "large.png").write_bytes(bytes(101 * 2**20))
     with pytest.raises(Exception, match="(?i)413|size|large"):
         connect(address).predict(handle_file(tmp_path / "large.png"), api_name="/denoise")
 
@@ -154,7 +152,7 @@ def test_the_readmes_examples_run(address, tmp_path, monkeypatch):
     assert made["level"] == noise.estimate_noise_level(make_image((70, 80)))
     assert [score["method"] for score in made["scores"]] == ["noisy", "non_local_means"]
     assert made["scores"][1]["psnr"] > 0 and made["scores"][0]["parameters"] is None
-    assert {network["id"] for network in made["networks"]} == {RANGE, SINGLE}
+    assert {network["id"] for network in made["networks"]} == {GREY, TINY}
     assert all(
         name in example for name in connect(address).view_api(return_format="dict", print_info=False)["named_endpoints"]
     )
@@ -170,8 +168,8 @@ def test_endpoints_have_types_and_their_settings_are_checked(address, tmp_path):
         connect(address).predict(image, noise_level=80, api_name="/denoise")
     with pytest.raises(AppError, match="not in the list of choices"):
         connect(address).predict(image, model="../../etc/passwd", api_name="/denoise")
-    answer = connect(address).predict(image, 40, 0, [SINGLE, RANGE], api_name="/compare")
-    assert answer["left_out"] == [SINGLE] and [each["method"] for each in answer["scores"]] == ["noisy", RANGE]
+    answer = connect(address).predict(image, 40, 0, [GREY], api_name="/compare")
+    assert answer["left_out"] == [] and [each["method"] for each in answer["scores"]] == ["noisy", GREY]
 
 
 def test_agents_are_offered_the_same_endpoints(tmp_path):

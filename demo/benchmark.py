@@ -1,0 +1,151 @@
+"""What the Benchmark tab shows of `results/summary.csv`: tables by topic, and drawings as SVG. It knows no Gradio."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pandas as pd
+
+RESULTS = Path(__file__).parent.parent / "results"
+SUMMARY = "summary.csv"
+RELEASE, PUBLISHED = "release", "published"
+_SET_NAMES = {"Urban100_rgb": "Urban100, colour", "CBSD68": "CBSD68, colour"}
+_INK = "#010203"  # stands for the page's own text colour while matplotlib draws
+_OURS, _THEIRS = "#0d9488", "#d97706"  # readable on white and on black
+_TIME = "ms at 512 × 512"
+
+
+def read(results: Path = RESULTS) -> pd.DataFrame | None:
+    """Return the measured and published scores, one row a method, set and level; None if there are none."""
+    try:
+        frame = pd.read_csv(results / SUMMARY)
+    except (OSError, ValueError):
+        return None
+    frame = frame[(frame.protocol == "awgn") & (frame.noise_seed.fillna(0) == 0) & frame.psnr.notna()]
+    frame = frame.assign(origin=frame.plan.map({PUBLISHED: PUBLISHED}).fillna("measured"))
+    return frame if len(frame) else None
+
+
+def topics(frame: pd.DataFrame) -> list[str]:
+    """Return the test sets that have scores of released networks, grey ones first."""
+    ours = frame[frame.plan == RELEASE]
+    return sorted(set(ours["set"]), key=lambda name: (name in _SET_NAMES, name))
+
+
+def title(topic: str) -> str:
+    """Return a test set's name for people."""
+    return _SET_NAMES.get(topic, f"{topic}, grey")
+
+
+def table(frame: pd.DataFrame, topic: str) -> pd.DataFrame:
+    """Return one row a method, best first: PSNR at each level with SSIM where it was computed, size and time."""
+    rows = frame[(frame["set"] == topic) & frame.plan.isin([RELEASE, PUBLISHED, "baselines"])]
+    levels = sorted(rows[rows.plan == RELEASE].level.unique())
+    index = ["method", "origin"]
+    facts = rows.groupby(index)[["parameters", "ms_512"]].max()
+    columns = {}
+    for name, unit in (("psnr", "PSNR, dB"), ("ssim", "SSIM")):
+        wide = rows.pivot_table(index=index, columns="level", values=name)
+        columns |= {f"{unit} at {level:g}": wide[level] for level in levels if level in wide}
+    made = pd.DataFrame(columns).assign(
+        **{"Size, million parameters": facts.parameters / 1e6, f"Time, {_TIME}": facts.ms_512}
+    )
+    made["Size, million parameters"], made[f"Time, {_TIME}"] = facts.parameters / 1e6, facts.ms_512
+    middle = f"PSNR, dB at {levels[len(levels) // 2]:g}"
+    made = made.sort_values(middle, ascending=False).reset_index()
+    return made.rename(columns={"method": "Method", "origin": "Origin"}).dropna(axis=1, how="all")
+
+
+def styled(made: pd.DataFrame):
+    """Give every number its decimals: 30.1 dB is 30.10."""
+    places = {"PSNR": 2, "SSIM": 4, "Size": 2, "Time": 1}
+    formats = {name: f"{{:.{places[name.split(',')[0].split()[0]]}f}}" for name in made.columns[2:]}
+    return made.style.format(formats, na_rep="–")
+
+
+def quality_against_time(frame: pd.DataFrame, topic: str = "BSD68", level: float = 25) -> str:
+    """Draw PSNR against the time for one image, ours and published, each point labelled."""
+    points = frame[(frame["set"] == topic) & (frame.level == level) & frame.ms_512.notna()]
+    points = points[~points.method.str.endswith("+auto")]
+    ours = points[points.plan == RELEASE].sort_values("psnr").drop_duplicates("size", keep="last")
+    others = points[points.plan != RELEASE]
+
+    def draw(axes) -> None:
+        for group, colour, label in (
+            (ours, _OURS, "MDRN, this page"),
+            (others, _THEIRS, "others (* PSNR as published)"),
+        ):
+            axes.scatter(group.ms_512, group.psnr, s=70, color=colour, label=label)
+            for row in group.itertuples():
+                name = row.method if row.plan != RELEASE else row.size
+                mark = "*" if row.plan == PUBLISHED else ""
+                axes.annotate(
+                    name.replace("_", " ") + mark,
+                    (row.ms_512, row.psnr),
+                    (0, 9),
+                    textcoords="offset points",
+                    ha="center",
+                )
+        axes.set_xscale("log")
+        axes.margins(x=0.25, y=0.15)
+        axes.set_xticks([20, 50, 100, 200, 500, 1000, 2000], labels=["20", "50", "100", "200", "500", "1000", "2000"])
+        axes.set_xlabel(f"milliseconds for one {_TIME[6:]} image on the CPU (left is faster)")
+        axes.set_ylabel(f"PSNR on {topic} at noise level {level:g}, dB")
+        axes.legend(loc="center right", frameon=False)
+
+    return _svg(draw, f"PSNR on {topic} against milliseconds: MDRN beside other methods")
+
+
+def strategies(frame: pd.DataFrame, level: float = 50) -> str | None:
+    """Draw what distillation (HMDS) gives: PSNR against steps of training, or while no run tells, against the level."""
+    trained = frame[frame.strategy.notna() & ~frame.method.str.endswith("+auto")]
+    study = trained[trained.steps.notna() & (trained.level == level) & ~trained.plan.isin([RELEASE, PUBLISHED])]
+    along, label = "steps", f"PSNR at noise level {level:g}, dB"
+    if study.groupby(["size", "strategy"])["steps"].nunique().max() in (1, float("nan")) or study.empty:
+        study, along, label = trained[trained.plan == RELEASE], "level", "gain over the plain network, dB"
+    topic = next((name for name in ("Set12", "BSD68") if name in set(study["set"])), None)
+    study = study[study["set"] == topic]
+    means = study.groupby(["size", "strategy", along]).psnr.mean().reset_index()
+    if along == "level":
+        plain = means[means.strategy == "plain"].set_index(["size", along]).psnr
+        means = means[means.strategy != "plain"]
+        keys = means.set_index(["size", along]).index
+        means = means.assign(psnr=means.psnr.to_numpy() - plain.reindex(keys).to_numpy()).dropna()
+    if means.empty:
+        return None
+
+    def draw(axes) -> None:
+        for (size, strategy), line in means.groupby(["size", "strategy"]):
+            style = {"marker": "o", "linestyle": "--" if strategy == "plain" else "-"}
+            axes.plot(line[along], line.psnr, color=_THEIRS if "tiny" in size else _OURS, **style)
+            last = line.iloc[-1]
+            name = f"{size.replace('_', ' ')}, {strategy}"
+            axes.annotate(name, (last[along], last.psnr), (8, -4), textcoords="offset points")
+        axes.margins(x=0.22, y=0.2)
+        axes.set_xlabel("steps of training" if along == "steps" else "noise level")
+        axes.set_ylabel(f"{label} ({topic})")
+
+    return _svg(draw, f"Networks trained with and without distillation (HMDS) on {topic}")
+
+
+def _svg(draw, words: str) -> str:
+    """Draw on axes whose texts take the page's colour and font, and return the SVG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    colours = ("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.edgecolor")
+    settings = {name: _INK for name in colours} | {"svg.fonttype": "none", "font.size": 11, "svg.hashsalt": "mdrn"}
+    with rc_context(settings):
+        figure = Figure(figsize=(7.5, 4.2), layout="constrained")
+        axes = figure.subplots()
+        draw(axes)
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        text = io.StringIO()
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+    drawing = text.getvalue()[text.getvalue().index("<svg") :].replace(_INK, "currentColor")
+    return drawing.replace("<svg ", f'<svg role="img" aria-label="{words}" style="width:100%;height:auto" ', 1)

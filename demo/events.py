@@ -1,0 +1,136 @@
+"""What the tabs' events share: queues, messages in place of pop-ups, and Stop. Only `demo.ui` and the tabs use it."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import gradio as gr
+
+from demo import catalogue
+from demo.errors import DemoError, Stopped
+
+NETWORK = {"concurrency_id": "network", "concurrency_limit": 1}  # one image at a time goes through a network
+LIGHT = {"concurrency_id": "light", "concurrency_limit": 2}
+PRIVATE = {"api_visibility": "private"}
+QUIET = {"show_progress": "hidden"}
+# Not outside the queue: Gradio tells the browser of changed states only with answers of queued events.
+AT_ONCE = {"concurrency_id": "at once", "concurrency_limit": 20, **QUIET, **PRIVATE}
+NEWEST = {"trigger_mode": "always_last", **QUIET, **LIGHT, **PRIVATE}  # of many changes, the last one always runs
+PICTURE = {"format": "png", "type": "filepath", "interactive": False, "buttons": ["fullscreen"]}
+LEVEL_HINT = "15 is fine grain, 25 is plain to see, 50 is heavy."
+STOPPED = "Stopped."
+DISABLE = "() => ({__type__: 'update', interactive: false})"  # in the browser, before the server has answered
+
+
+def readable(handler: Callable) -> Callable:
+    """Show a `DemoError` to a program as it is, and nothing of any other failure."""
+
+    @functools.wraps(handler)
+    def wrapped(*args, **kwargs):
+        try:
+            return handler(*args, **kwargs)
+        except DemoError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    return wrapped
+
+
+def notice(text: str = "") -> dict:
+    """Return an update of a tab's line for messages, which is hidden while there is none."""
+    return gr.update(value=text, visible=bool(text))
+
+
+class Stops:
+    """Which sessions want their work on a tab to end."""
+
+    def __init__(self) -> None:
+        self._running: dict[str, threading.Event] = {}
+
+    @contextlib.contextmanager
+    def watch(self, session: str, report: Callable[[int, int], None]) -> Iterator[Callable[[int, int], None]]:
+        """Yield a progress callback that reports on, and raises `Stopped` once the session asked for it."""
+        wanted = self._running[session] = threading.Event()
+
+        def step(done: int, total: int) -> None:
+            report(done, total)
+            if wanted.is_set():
+                raise Stopped
+
+        try:
+            yield step
+        finally:
+            if self._running.get(session) is wanted:
+                del self._running[session]
+
+    def stop(self, session: str) -> None:
+        """Ask a session's work to end at its next step."""
+        if running := self._running.get(session):
+            running.set()
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+
+def wire_run(
+    triggers: list, work: Callable, inputs: list, outputs: list, buttons: tuple, line: gr.Markdown, busy: gr.State,
+    stops: Stops, shown: gr.components.Component,
+) -> None:  # fmt: skip
+    """Wire a tab's main button and Stop: each works exactly while the other one makes no sense.
+
+    Args:
+        triggers: what starts the work.
+        work: runs the network; its first output is `line`.
+        inputs: of `work`.
+        outputs: of `work`, after `line`.
+        buttons: the main one and Stop.
+        line: for messages.
+        busy: whether work is going on.
+        stops: ends it.
+        shown: where progress is shown.
+    """
+    start, stop = buttons
+
+    def buttons_for(working: bool):
+        return gr.update(interactive=not working), gr.update(interactive=working), working
+
+    def end(request: gr.Request):
+        stops.stop(request.session_hash)
+        return *buttons_for(False), notice(STOPPED)
+
+    begun = gr.on(triggers, lambda: (*buttons_for(True), notice()), None, [start, stop, busy, line], **AT_ONCE)
+    running = begun.then(work, inputs, [line, *outputs], show_progress_on=shown, **NETWORK, **PRIVATE)
+    running.then(lambda: buttons_for(False), None, [start, stop, busy], **AT_ONCE)
+    stop.click(end, None, [start, stop, busy, line], cancels=[running], **AT_ONCE)
+
+
+def network_picker(elem_id: str) -> gr.Dropdown:
+    """Make the picker with names for people; the one with ids is in `advanced`."""
+    offered = catalogue.choices()
+    return gr.Dropdown(
+        offered, value=offered[0][1] if offered else None, label="Network", filterable=False, elem_id=elem_id
+    )
+
+
+def advanced(elem_id: str) -> list:
+    """Make the controls that most people leave alone: estimate or level, exact network, metadata and format."""
+    with gr.Accordion("Advanced", open=False, elem_id=elem_id):
+        with gr.Row(equal_height=True):
+            automatic = gr.Checkbox(True, label="Estimate the noise level", min_width=140, elem_classes="automatic")
+            level = gr.Slider(0, 75, 25, step=0.1, label="Noise level", info=LEVEL_HINT, min_width=180)
+        exact = gr.Dropdown(catalogue.exact_choices(), value="", label="Exactly this network", filterable=False)
+        with gr.Row():
+            keep = gr.Checkbox(True, label="Keep metadata", info="camera, date, place", min_width=120)
+            as_png = gr.Checkbox(False, label="Always PNG", info="lossless, also for JPEG", min_width=120)
+    level.input(lambda: False, None, automatic, **AT_ONCE)
+    return [automatic, level, exact, keep, as_png]
+
+
+def as_text(value):
+    """Paths as strings, inside tuples and lists too: what Gradio takes."""
+    if isinstance(value, Path):
+        return str(value)
+    return type(value)(as_text(each) for each in value) if isinstance(value, (tuple, list)) else value

@@ -1,0 +1,273 @@
+"""The Compare tab: noise is added to a clean image, each method takes it out, and the results are scored against it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import gradio as gr
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageDraw
+
+from demo import comparison, events, upload
+from demo.comparison import Comparison, Result
+from demo.errors import DemoError, Stopped
+from demo.events import AT_ONCE, LEVEL_HINT, LIGHT, NEWEST, PICTURE, PRIVATE, QUIET, notice
+from demo.workspace import Workspace
+from mdrn import files
+from mdrn.files import SUFFIXES
+
+_PROGRESS = gr.Progress()
+COLUMNS = ["Method", "PSNR, dB", "SSIM", "LPIPS", "Seconds", "Parameters, M"]
+_CROP, _SCALE = 192, 3
+_AGAIN = "The image or the settings have changed: press **Compare** to make their results."
+_HINT = "Noise is added to a clean image, each method takes it out, and the results are scored against it."
+
+
+@dataclasses.dataclass(frozen=True, eq=False)  # Gradio hashes states, and a table has no hash
+class Made:
+    """A comparison on disk.
+
+    Args:
+        asked: the values of the controls that it was made from.
+        folder: holds a picture of each method.
+        scores: the table.
+        note: what the scores are of.
+        captions: method -> what is written under its picture; 'clean' and 'noisy' are methods here.
+        best: the method with the highest PSNR.
+    """
+
+    asked: tuple
+    folder: Path
+    scores: pd.DataFrame
+    note: str
+    captions: dict[str, str]
+    best: str
+
+
+class Compare:
+    """What happens on each event of the tab."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+        self.stops = events.Stops()
+
+    def compare(self, request: gr.Request, progress: gr.Progress = _PROGRESS, *values):
+        """Run a comparison and keep it for this session."""
+        image, photograph, level, seed, methods = values
+        path = Path(image) if image else comparison.photographs()[photograph]
+
+        def report(done: int, total: int) -> None:
+            progress((done, total), desc="Comparing", unit="methods")
+
+        session = request.session_hash
+        try:
+            ordered = [method for _, method in _choices(image, photograph, level) if method in methods]
+            if not ordered:
+                raise DemoError("Tick at least one method.")
+            with self.stops.watch(session, report) as step:
+                made = comparison.compare(path, level, int(seed or 0), ordered, step)
+            with self.workspace.made(session) as folder:
+                link = None if image else comparison.link(photograph, level, int(seed or 0), ordered)
+                kept = keep(made, folder, _asked(*values), describe(made, level, link))
+        except Stopped:
+            return notice(events.STOPPED), *[gr.skip()] * 3
+        except DemoError as error:
+            return notice(error.sentence), *[gr.skip()] * 3
+        names = list(kept.captions)
+        return notice(), kept, gr.Dropdown(names, value="noisy"), gr.Dropdown(names, value=kept.best)
+
+    def show(self, made: Made | None, left: str, right: str, spot: tuple | None, *values):
+        """Show the comparison if it is what the controls ask for."""
+        if made is None or made.asked != _asked(*values):
+            return None, "" if made is None else _AGAIN, None, None, None, None
+        place = spot[1:] if spot and spot[0] == made.asked else (0.5, 0.5)
+        chosen = [name if name in made.captions else "clean" for name in (left, right)]
+        pair = tuple(str(enlarged(made, name, place)) for name in chosen)
+        pictures, errors = (
+            [(str(made.folder / f"{kind}{name}.png"), caption) for name, caption in made.captions.items()]
+            for kind in ("", "error_")
+        )
+        where = outlined(made, place)
+        return styled(made.scores), made.note, pair, str(where), pictures, errors[1:]
+
+    def offer(self, image: str | None, photograph: str, level: int):
+        """Offer the methods for an image and a level."""
+        try:
+            choices = _choices(image, photograph, level)
+            chosen = comparison.first_choice(level, _colours(image, photograph))
+        except DemoError as error:
+            return notice(error.sentence), gr.skip()
+        return notice(), gr.CheckboxGroup(choices, value=chosen)
+
+    def place(self, made: Made | None, event: gr.SelectData):
+        """Note where the small picture was clicked."""
+        if made is None:
+            return gr.skip()
+        height, width = np.asarray(Image.open(made.folder / "clean.png")).shape[:2]
+        return made.asked, event.index[0] / width, event.index[1] / height
+
+
+def _asked(image: str | None, photograph: str, level: int, seed: int, methods: list[str]) -> tuple:
+    return image or photograph, level, int(seed or 0), tuple(sorted(methods))
+
+
+def keep(made: Comparison, folder: Path, asked: tuple, note: str) -> Made:
+    """Write the pictures of a comparison, and return what is shown of it."""
+    _write(folder / "clean.png", made.clean)
+    captions = {"clean": "clean"}
+    for result in made.results:
+        _write(folder / f"{result.method}.png", result.image)
+        _write(folder / f"error_{result.method}.png", comparison.difference(result, made.clean))
+        captions[result.method] = f"{result.psnr:.2f} dB, {_words(result.method)}"
+    best = max(made.results, key=lambda result: result.psnr).method
+    return Made(asked, folder, scores(made.results), note, captions, best)
+
+
+def enlarged(made: Made, method: str, place: tuple[float, float]) -> Path:
+    """Write the chosen part of a method's picture, each pixel as a block."""
+    rows, columns = _part(made, place)
+    path = made.folder / f"part_{method}_{columns.start}_{rows.start}.png"
+    if not path.exists():
+        part = files.read_image(made.folder / f"{method}.png").pixels[rows, columns]
+        _write(path, part.repeat(_SCALE, axis=0).repeat(_SCALE, axis=1))
+    return path
+
+
+def outlined(made: Made, place: tuple[float, float]) -> Path:
+    """Write the clean image with the chosen part outlined."""
+    rows, columns = _part(made, place)
+    path = made.folder / f"where_{columns.start}_{rows.start}.png"
+    if not path.exists():
+        with Image.open(made.folder / "clean.png") as clean:
+            image = clean.convert("RGB")
+        box = [columns.start, rows.start, columns.stop - 1, rows.stop - 1]
+        ImageDraw.Draw(image).rectangle(box, outline="white", width=3)
+        image.save(path)
+    return path
+
+
+def _part(made: Made, place: tuple[float, float]) -> tuple[slice, slice]:
+    with Image.open(made.folder / "clean.png") as clean:
+        width, height = clean.size
+    starts = [
+        min(max(0, round(size * at) - _CROP // 2), max(0, size - _CROP))
+        for size, at in zip((height, width), place[::-1], strict=True)
+    ]
+    return tuple(slice(at, min(size, at + _CROP)) for at, size in zip(starts, (height, width), strict=True))
+
+
+def _write(path: Path, image: np.ndarray) -> None:
+    path.write_bytes(files.encode_image(np.ascontiguousarray(image), "png"))
+
+
+def _colours(image: str | None, photograph: str) -> int:
+    path = Path(image) if image else comparison.photographs()[photograph]
+    return comparison.colours_of(comparison.read_clean(path)[0])
+
+
+def choices_for(photograph: str, level: float) -> list[tuple[str, str]]:
+    """Return the methods for one of the photographs."""
+    return _choices(None, photograph, level)
+
+
+def _choices(image: str | None, photograph: str, level: float) -> list[tuple[str, str]]:
+    return comparison.choices(level, _colours(image, photograph))
+
+
+def _words(method: str) -> str:
+    return comparison.WORDS.get(method, method)
+
+
+def scores(results: list[Result]) -> pd.DataFrame:
+    """Return the table of scores, best first."""
+    rows = [
+        (_words(each.method), each.psnr, each.ssim, each.lpips, each.seconds, (each.parameters or 0) / 1e6 or None)
+        for each in results
+    ]
+    frame = pd.DataFrame(rows, columns=COLUMNS).sort_values("PSNR, dB", ascending=False)
+    return frame.drop(columns="LPIPS") if frame["LPIPS"].isna().all() else frame
+
+
+def styled(frame: pd.DataFrame):
+    """Give every number its decimals: 30.1 dB is 30.10."""
+    decimals = dict(zip(COLUMNS[1:], (2, 4, 4, 2, 2), strict=True))
+    return frame.style.format({name: f"{{:.{decimals[name]}f}}" for name in frame.columns[1:]}, na_rep="–")
+
+
+def describe(made: Comparison, level: int, link: str | None) -> str:
+    """Return what the scores are of, what was left out, and a link that makes them again."""
+    height, width = made.clean.shape[:2]
+    text = [
+        f"{width} × {height} pixels{', the middle of the image' if made.cropped else ''}; every method is told the "
+        f"noise level, {level}. PSNR and SSIM: higher is closer to the clean image. The noisy image is scored clipped."
+    ]
+    if any(result.lpips is not None for result in made.results):
+        text.append("LPIPS: lower looks closer.")
+    if made.left_out:
+        text.append(f"Not made for this level or for grey images, left out: {', '.join(made.left_out)}.")
+    text.append(
+        f"[A link to exactly this comparison]({link})" if link else "Comparisons of your own image have no link."
+    )
+    return " ".join(text)
+
+
+def layout(tab: gr.Tab, handlers: Compare) -> tuple[list, gr.State]:
+    """Lay the tab out and wire it; return the controls that a link sets, and what starts a run when it changes."""
+    names = list(comparison.photographs())
+    made, spot, go = (gr.State(None) for _ in range(3))
+    busy = gr.State(False)
+    colours = _colours(None, names[0])
+    with gr.Row():
+        with gr.Column(scale=2, min_width=320):
+            gr.Markdown(_HINT)
+            photograph = gr.Dropdown(
+                names, value=names[0], label="Clean photograph", filterable=False, elem_id="photograph"
+            )
+            with gr.Accordion("Or your own clean image", open=False):
+                image = upload.File(label="Clean image", file_types=list(SUFFIXES), height=110, elem_id="clean")
+            level = gr.Radio(list(comparison.LEVELS), value=25, label="Noise level", info=LEVEL_HINT, elem_id="noise")
+            methods = gr.CheckboxGroup(
+                comparison.choices(25, colours), value=comparison.first_choice(25, colours), label="Methods",
+                elem_id="methods",
+            )  # fmt: skip
+            seed = gr.Number(0, label="Seed", info="Another seed, other noise.", precision=0, minimum=0, elem_id="seed")
+            line = gr.Markdown(visible=False, elem_id="compare-notice", elem_classes="notice")
+            with gr.Row():
+                start = gr.Button("Compare", variant="primary", scale=3, elem_id="compare-start")
+                stop = gr.Button("Stop", interactive=False, scale=1, min_width=80, elem_id="compare-stop")
+            where = gr.Image(
+                label="Click the picture to choose the part that is enlarged", height=220, elem_id="compare-where",
+                alt_text="The clean image; the frame is the part that is enlarged", **{**PICTURE, "buttons": []},
+            )  # fmt: skip
+        with gr.Column(scale=3, min_width=320):
+            table = gr.Dataframe(headers=COLUMNS, label="Scores", interactive=False, buttons=["copy"], elem_id="scores")
+            note = gr.Markdown(elem_id="compare-note")
+            with gr.Row():
+                left = gr.Dropdown(["noisy"], value="noisy", label="Left", filterable=False, min_width=140)
+                right = gr.Dropdown(["clean"], value="clean", label="Right", filterable=False, min_width=140)
+            pair = gr.ImageSlider(
+                label=f"The same part of both, {_SCALE} times enlarged", max_height=_CROP * _SCALE, elem_id="pair",
+                **PICTURE,
+            )  # fmt: skip
+            gallery = {"columns": 3, "height": "auto", "object_fit": "contain", **PICTURE}
+            with gr.Tabs():
+                with gr.Tab("Images"):
+                    images = gr.Gallery(label="Results", elem_id="compare-images", **gallery)
+                with gr.Tab("Differences"):
+                    label = f"Absolute error, one scale: black 0, white {255 // comparison.DIFFERENCE_GAIN + 1} or more"
+                    differences = gr.Gallery(label=label, elem_id="compare-differences", **gallery)
+    asked = [image, photograph, level, seed, methods]
+    looked = [made, left, right, spot]
+    triggers = [each.change for each in (*looked, *asked)]
+    gr.on(triggers, handlers.show, [*looked, *asked], [table, note, pair, where, images, differences], **NEWEST)
+    changed = [level.input, photograph.input, image.change]
+    gr.on(changed, handlers.offer, [image, photograph, level], [line, methods], **NEWEST)
+    where.select(handlers.place, made, spot, **QUIET, **LIGHT, **PRIVATE)
+    tab.select(lambda going: going or "first visit", go, go, **AT_ONCE)
+    events.wire_run(
+        [start.click, go.change], handlers.compare, asked, [made, left, right], (start, stop), line, busy,
+        handlers.stops, table,
+    )  # fmt: skip
+    return [photograph, level, seed, methods], go

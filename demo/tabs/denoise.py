@@ -1,0 +1,237 @@
+"""The Denoise tab: one image in, its result in its own format out.
+
+All that is shown is a function of the controls and the last job (`Denoise.show`), called anew on every change: so the
+download is always what the controls say, and there is none while they ask for something that has not been made.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import gradio as gr
+
+from demo import events, service, upload, views
+from demo.catalogue import AUTOMATIC
+from demo.errors import DemoError, Stopped
+from demo.events import AT_ONCE, DISABLE, LIGHT, NEWEST, PICTURE, PRIVATE, QUIET, notice
+from demo.service import Asked, Job
+from demo.workspace import Workspace
+from mdrn.files import SUFFIXES
+
+EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.png"))
+VIEWS = ("crop", "whole", "removed", "stages")
+STRENGTHS = {"Light": 0.5, "Medium": 0.75, "Strong (recommended)": 1.0}
+CHOOSE = "Choose an image: upload one, or take an example."
+AGAIN = "Press **Denoise** to make the result for this image and these settings."
+_PROGRESS = gr.Progress()
+_SCROLL = "() => { if (innerWidth < 640) document.getElementById('result').scrollIntoView({behavior: 'smooth'}); }"
+_NAVIGATOR = "Click the picture to choose the part shown at 100 %"
+
+
+class Controls(NamedTuple):
+    """The values of all controls, in the order in which they are wired."""
+
+    image: str | None
+    network: str
+    automatic: bool
+    level: float
+    exact: str
+    keep: bool
+    as_png: bool
+    strength: float
+    view: str
+    spot: tuple[str, float, float] | None
+    seen: tuple[str, str] | None
+    busy: bool
+
+    @property
+    def asked(self) -> Asked | None:
+        """What the controls ask the network for."""
+        model = self.exact or (None if self.network == AUTOMATIC else self.network)
+        return Asked(self.image, None if self.automatic else self.level, model) if self.image else None
+
+    @property
+    def place(self) -> views.Spot | None:
+        """The crop that was chosen on this image."""
+        return self.spot[1:] if self.spot and self.spot[0] == self.image else None
+
+    @property
+    def thumbnail(self) -> str | None:
+        """The small picture of this image."""
+        return self.seen[1] if self.seen and self.seen[0] == self.image else None
+
+
+class Denoise:
+    """What happens on each event; knows sessions and their folders."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+        self.stops = events.Stops()
+
+    def inspect(self, image: str | None, automatic: bool, request: gr.Request):
+        """Describe a new image and show it small; set the level to its estimate."""
+        if image is None:
+            return notice(), "", gr.skip(), None
+        try:
+            found, source = service.inspect(Path(image))
+        except DemoError as error:
+            return notice(error.sentence), "", gr.skip(), None
+        shown = views.thumbnail(source, self.workspace.new(request.session_hash) / "upload.png")
+        level = round(found.noise_level, 1)
+        text = f"{found.kind}. Estimated noise level {level}."
+        return notice(), text, level if automatic else gr.skip(), (image, str(shown))
+
+    def denoise(self, request: gr.Request, progress: gr.Progress = _PROGRESS, job: Job | None = None, *values):
+        """Run the network on the upload and keep the job for this session."""
+        asked, session = Controls(*values).asked, request.session_hash
+
+        def report(done: int, total: int) -> None:
+            progress((done, total), desc="Denoising", unit="tiles")
+
+        try:
+            if asked is None:
+                raise DemoError(CHOOSE)
+            if not Path(asked.upload).exists():
+                raise DemoError("This upload has been cleared, as all are after a while. Please upload it again.")
+            os.utime(asked.upload)
+            with self.workspace.made(session) as folder, self.stops.watch(session, report) as step:
+                new = service.denoise(asked, folder, step)
+        except Stopped:
+            return notice(events.STOPPED), gr.skip(), gr.skip()
+        except DemoError as error:
+            return notice(error.sentence), gr.skip(), gr.skip()
+        if job is not None:
+            self.workspace.discard(session, job.folder)
+        return notice(), new, round(new.noise_level, 1) if new.estimated else gr.skip()
+
+    def show(self, job: Job | None, *values) -> Iterator[tuple]:
+        """Show what the controls ask for, first on the screen, then as the download; or that it has not been made."""
+        asked = Controls(*values)
+        nothing = gr.DownloadButton("Download", value=None, interactive=False)
+        if job is None or job.asked != asked.asked:
+            text = "" if asked.image is None else "Working …" if asked.busy else AGAIN
+            yield nothing, text, asked.thumbnail, *[None] * len(VIEWS)
+            return
+        try:
+            makers = {
+                "crop": lambda: views.crop(job, asked.strength, asked.place),
+                "whole": lambda: views.whole(job, asked.strength),
+                "removed": lambda: views.removed(job, asked.strength, asked.place),
+                "stages": lambda: views.stages(job, asked.place),
+            }
+            panes = [events.as_text(makers[name]()) if name == asked.view else gr.skip() for name in VIEWS]
+            yield nothing, summary(job, asked.strength), str(views.navigator(job, asked.place)), *panes
+            made = service.write_result(job, asked.strength, asked.keep, asked.as_png)
+        except DemoError as error:
+            yield nothing, error.sentence, asked.thumbnail, *[None] * len(VIEWS)
+            return
+        button = gr.DownloadButton(f"Download {made.suffix[1:].upper()}", value=str(made), interactive=True)
+        yield button, *[gr.skip()] * (2 + len(VIEWS))
+
+    def place(self, image: str | None, job: Job | None, event: gr.SelectData):
+        """Note where the small picture was clicked, as a share of its sides."""
+        if image is None or job is None:
+            return gr.skip()
+        height, width = job.stage(0).shape[:2]
+        scale = min(1.0, views.NAVIGATOR_SIDE / max(height, width))
+        return image, event.index[0] / (width * scale), event.index[1] / (height * scale)
+
+    def take_first(self, request: gr.Request):
+        """Give a new visitor something to look at."""
+        return self.take_example(0, request)
+
+    def take_example(self, index: int, request: gr.Request):
+        """Put an example into the place of the upload, and ask for a run."""
+        path = str(shutil.copy(EXAMPLES[index], self.workspace.new(request.session_hash)))
+        return path, path
+
+
+def summary(job: Job, strength: float) -> str:
+    """Return what was done, in one paragraph."""
+    how = "estimated" if job.estimated else "as set"
+    text = f"**Noise level {job.noise_level:.1f}** ({how}) removed by `{job.model}` in **{job.seconds:.1f} s**"
+    text += f", strength {strength:.2f}. {job.kind}."
+    if job.per_channel:
+        text += " It is a grey network, so red, green and blue were restored one by one."
+    return text
+
+
+def layout(page: gr.Blocks, handlers: Denoise, ready: bool) -> None:
+    """Lay the tab out and wire it."""
+    job, spot, seen, go = (gr.State(None) for _ in range(4))
+    view, busy = gr.State(VIEWS[0]), gr.State(False)
+    with gr.Row():
+        with gr.Column(scale=2, min_width=320):
+            image = upload.File(
+                label="Image: PNG, JPEG, WebP, TIFF or BMP, 8 or 16 bits",
+                file_types=list(SUFFIXES), height=130, elem_id="upload",
+            )  # fmt: skip
+            line = gr.Markdown(visible=False, elem_id="notice", elem_classes="notice")
+            with gr.Row():
+                start = gr.Button("Denoise", variant="primary", interactive=ready, scale=3, elem_id="start")
+                stop = gr.Button("Stop", interactive=False, scale=1, min_width=80, elem_id="stop")
+            navigator = gr.Image(
+                label=_NAVIGATOR, height=180, show_label=True, alt_text="Your image; the frame is the part at 100 %",
+                elem_id="navigator", **{**PICTURE, "buttons": []},
+            )  # fmt: skip
+            about = gr.Markdown(elem_id="about-image")
+            examples = gr.Dataset(
+                label="Examples", components=[gr.Image(render=False)], samples=[[str(path)] for path in EXAMPLES],
+                type="index", elem_id="examples",
+            )  # fmt: skip
+            network = events.network_picker("network")
+            further = events.advanced("advanced")
+        with gr.Column(scale=3, min_width=320, elem_id="result"):
+            tabs, panes = _panes()
+            strength = gr.Slider(0, service.MAX_STRENGTH, 1, step=0.01, label="Strength", elem_id="strength")
+            with gr.Row():
+                presets = [
+                    gr.Button(name, size="sm", min_width=70, elem_id=f"strength-{name.split()[0].lower()}")
+                    for name in STRENGTHS
+                ]
+            download = gr.DownloadButton("Download", interactive=False, variant="primary", elem_id="download")
+            done = gr.Markdown(elem_id="summary")
+
+    controls = [image, network, *further, strength, view, spot, seen, busy]
+    triggers = [each.change for each in (job, *controls)]
+    gr.on(triggers, None, None, download, js=DISABLE, **AT_ONCE)
+    gr.on(triggers, handlers.show, [job, *controls], [download, done, navigator, *panes], **NEWEST)
+    job.change(None, None, None, js=_SCROLL, **AT_ONCE)
+    automatic, level = further[:2]
+    image.change(handlers.inspect, [image, automatic], [line, about, level, seen], **NEWEST)
+    navigator.select(handlers.place, [image, job], spot, **QUIET, **LIGHT, **PRIVATE)
+    for button, value in zip(presets, STRENGTHS.values(), strict=True):
+        button.click(functools.partial(float, value), None, strength, **AT_ONCE)
+    for name, tab in zip(VIEWS, tabs, strict=True):
+        tab.select(functools.partial(str, name), None, view, **AT_ONCE)
+    examples.click(handlers.take_example, examples, [image, go], **AT_ONCE)
+    if ready:
+        page.load(handlers.take_first, None, [image, go], **AT_ONCE)
+    begin = [start.click, go.change]
+    events.wire_run(
+        begin, handlers.denoise, [job, *controls], [job, level], (start, stop), line, busy, handlers.stops, panes[0]
+    )
+
+
+def _panes():
+    height = views.CROP_HEIGHT
+    before_after = "before on the left, after on the right"
+    with gr.Tabs(elem_id="views", overflow_behavior="wrap"):
+        with gr.Tab("Close-up") as tab_crop:
+            crop = gr.ImageSlider(label=f"At 100 %: {before_after}", max_height=height, elem_id="crop", **PICTURE)
+        with gr.Tab("Whole image") as tab_whole:
+            whole = gr.ImageSlider(label=before_after.capitalize(), max_height=height, elem_id="whole", **PICTURE)
+        with gr.Tab("Removed noise") as tab_removed:
+            label = f"Upload minus result at 100 %, {views.RESIDUAL_GAIN} times stronger, around mid grey"
+            removed = gr.Image(label=label, height=height, alt_text=label, elem_id="removed", **PICTURE)
+        with gr.Tab("Stage by stage") as tab_stages:
+            label = "The same part after each stage, at full strength"
+            stages = gr.Gallery(
+                label=label, columns=3, height=height, object_fit="contain", elem_id="stages", **PICTURE
+            )
+    return [tab_crop, tab_whole, tab_removed, tab_stages], [crop, whole, removed, stages]

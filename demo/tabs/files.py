@@ -1,0 +1,109 @@
+"""The Several files tab: many uploads in, one zip out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import gradio as gr
+import pandas as pd
+
+from demo import batch, events, service, upload
+from demo.catalogue import AUTOMATIC
+from demo.errors import DemoError, Stopped
+from demo.events import AT_ONCE, DISABLE, NEWEST, notice
+from demo.workspace import Workspace
+
+_PROGRESS = gr.Progress()
+_COLUMNS = ["File", "Result", "Level", "Seconds"]
+_HINT = f"""Up to {batch.MAX_FILES} images and {batch.MAX_PIXELS // 10**6} megapixels at a time. Each result has its
+image's own name, format and bit depth. An image that cannot be done is named, and the others are done."""
+_AGAIN = "The files or the settings have changed: press **Denoise all** to make their results."
+
+
+class Files:
+    """What happens on the tab's events; a result is kept with the values of the controls that it was made from."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+        self.stops = events.Stops()
+
+    def denoise(self, request: gr.Request, progress: gr.Progress = _PROGRESS, *values) -> Iterator[tuple]:
+        """Denoise all files, and show what became of each as soon as it is done."""
+        images, network, automatic, level, exact, keep, as_png, strength = values
+        session = request.session_hash
+        model = exact or (None if network == AUTOMATIC else network)
+        options = {"strength": strength, "keep_metadata": keep, "as_png": as_png}
+        paths, done = [Path(each) for each in images or []], 0
+
+        def report(tiles: int, total: int) -> None:
+            name = f"{paths[done].name}, file {done + 1} of {len(paths)}"
+            progress((done * total + tiles, len(paths) * total), desc=name, unit="steps")
+
+        try:
+            if not paths:
+                raise DemoError("Choose some images first.")
+            with self.workspace.made(session) as folder, self.stops.watch(session, report) as step:
+                wanted = None if automatic else level
+                for lines in batch.denoise_files(paths, folder, wanted, model, progress=step, **options):
+                    done = len(lines)
+                    yield notice(), gr.skip(), as_table(lines, paths)
+        except Stopped:
+            yield notice(events.STOPPED), gr.skip(), gr.skip()
+        except DemoError as error:
+            yield notice(error.sentence), gr.skip(), gr.skip()
+        else:
+            yield notice(), (values, str(folder / batch.ARCHIVE), lines), as_table(lines, paths)
+
+    def show(self, made: tuple | None, *values):
+        """Offer the zip if it is what the controls ask for."""
+        nothing = gr.DownloadButton("Download", value=None, interactive=False)
+        if made is None:
+            return nothing, "", gr.skip()
+        asked, path, lines = made
+        if asked != values:
+            return nothing, _AGAIN, None
+        good = sum(1 for line in lines if line.result)
+        failed = f", **{len(lines) - good} not**: the table says why" if good < len(lines) else ""
+        button = gr.DownloadButton(f"Download {good} image{'s' * (good != 1)} (zip)", value=path, interactive=True)
+        return button if good else nothing, f"**{good} of {len(lines)} done**{failed}.", gr.skip()
+
+
+def as_table(lines: list[batch.Line], paths: list[Path]) -> pd.DataFrame:
+    """Return what became of each file, for the screen."""
+    rows = [(line.file, line.result or line.note, line.noise_level, line.seconds) for line in lines]
+    rows += [(path.name, "waiting" if i else "working …", None, None) for i, path in enumerate(paths[len(lines) :])]
+    return pd.DataFrame(rows, columns=_COLUMNS)
+
+
+def layout(handlers: Files, ready: bool) -> None:
+    """Lay the tab out and wire it."""
+    made, busy = gr.State(None), gr.State(False)
+    with gr.Row():
+        with gr.Column(scale=2, min_width=320):
+            images = upload.File(label="Images", file_count="multiple", height=220, elem_id="files")
+            network = events.network_picker("files-network")
+            strength = gr.Slider(0, service.MAX_STRENGTH, 1, step=0.01, label="Strength", elem_id="files-strength")
+            further = events.advanced("files-advanced")
+        with gr.Column(scale=3, min_width=320):
+            gr.Markdown(_HINT)
+            with gr.Row():
+                start = gr.Button(
+                    "Denoise all", variant="primary", interactive=ready, scale=3, elem_id="files-start", min_width=160
+                )
+                stop = gr.Button("Stop", interactive=False, scale=1, min_width=80, elem_id="files-stop")
+            line = gr.Markdown(visible=False, elem_id="files-notice", elem_classes="notice")
+            done = gr.Markdown(elem_id="files-summary")
+            download = gr.DownloadButton("Download", interactive=False, variant="primary", elem_id="files-download")
+            table = gr.Dataframe(
+                headers=_COLUMNS, label="What became of each", interactive=False, wrap=True,
+                column_widths=["30%", "48%", "10%", "12%"], elem_id="files-table",
+            )  # fmt: skip
+    controls = [images, network, *further, strength]
+    triggers = [each.change for each in (made, *controls)]
+    gr.on(triggers, None, None, download, js=DISABLE, **AT_ONCE)
+    gr.on(triggers, handlers.show, [made, *controls], [download, done, table], **NEWEST)
+    buttons = (start, stop)
+    events.wire_run(
+        [start.click], handlers.denoise, controls, [made, table], buttons, line, busy, handlers.stops, table
+    )

@@ -1,0 +1,122 @@
+"""What happens on the tabs' events, called as Gradio calls them but without a server."""
+
+from types import SimpleNamespace
+
+import gradio as gr
+import numpy as np
+import pytest
+from demo_site import COLOUR, GREY, TINY, make_image, untrained_networks_released
+
+from demo import benchmark, catalogue, comparison
+from demo.tabs import benchmark as benchmark_tab
+from demo.tabs import compare, denoise
+from demo.ui import build
+from demo.workspace import Workspace
+from mdrn import checkpoint, files, metrics, noise
+
+REQUEST = SimpleNamespace(session_hash="me", query_params={})
+
+
+def quiet(*_, **__):
+    """Stand in for a progress bar."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def released(tmp_path_factory):
+    with untrained_networks_released(tmp_path_factory.mktemp("weights"), COLOUR):
+        yield
+
+
+@pytest.fixture
+def tab(tmp_path):
+    return denoise.Denoise(Workspace(tmp_path / "results"))
+
+
+def controls(path, **changes):
+    values = {"image": str(path), "network": "automatic", "automatic": True, "level": 25, "exact": "", "keep": True}
+    values |= {"as_png": False, "strength": 1.0, "view": "crop", "spot": None, "seen": None, "busy": False}
+    return denoise.Controls(**(values | changes))
+
+
+def test_a_result_is_shown_only_for_what_it_was_made_from(tab, tmp_path):
+    files.write_image(tmp_path / "a.png", make_image((20, 20, 3)))
+    asked = controls(tmp_path / "a.png")
+    line, job, level = tab.denoise(REQUEST, quiet, None, *asked)
+    assert not line["visible"] and job.model == COLOUR and level == round(job.noise_level, 1)
+    first, last = tab.show(job, *asked)
+    assert not first[0].interactive and last[0].interactive
+    for change in ({"network": "mdrn"}, {"automatic": False}, {"exact": TINY}, {"image": "other.png"}):
+        [shown] = tab.show(job, *asked._replace(**change))
+        assert not shown[0].interactive and shown[1] == denoise.AGAIN and set(shown[3:]) == {None}
+    _, again, _ = tab.denoise(REQUEST, quiet, job, *asked)
+    assert again.folder.exists() and not job.folder.exists()
+
+
+def test_only_the_open_view_is_made(tab, tmp_path):
+    files.write_image(tmp_path / "a.png", make_image((200, 180)))
+    asked = controls(tmp_path / "a.png")
+    _, job, _ = tab.denoise(REQUEST, quiet, None, *asked)
+    for index, view in enumerate(denoise.VIEWS):
+        shown = next(tab.show(job, *asked._replace(view=view)))[3:]
+        assert [isinstance(each, (str, tuple, list)) for each in shown] == [i == index for i in range(4)]
+
+
+def test_stop_ends_the_work_and_leaves_nothing(tab, tmp_path):
+    files.write_image(tmp_path / "a.png", make_image((20, 20, 3)))
+    line, *_ = tab.denoise(REQUEST, lambda *_, **__: tab.stops.stop("me"), None, *controls(tmp_path / "a.png"))
+    assert line["value"] == "Stopped." and list((tmp_path / "results").iterdir()) == [] and len(tab.stops) == 0
+
+
+def test_the_page_is_built_without_any_network(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "WEIGHTS_DIR", tmp_path)
+    assert catalogue.choices() == []
+    build()
+
+
+def test_comparison_is_the_benchmarks_noise_and_scores():
+    made = comparison.compare(comparison.photographs()["camera"], 25, 7, [GREY, "total_variation"])
+    noisy = metrics.to_uint8(noise.benchmark_noisy(made.clean, 25, seed=7))
+    assert [result.method for result in made.results] == ["noisy", GREY, "total_variation"]
+    assert made.results[0].psnr == metrics.psnr(noisy, made.clean)
+    difference = comparison.difference(made.results[0], made.clean)
+    assert difference[3, 3] == min(255, 4 * abs(int(noisy[3, 3]) - int(made.clean[3, 3])))
+    table = compare.scores(made.results)
+    assert list(table["PSNR, dB"]) == sorted(table["PSNR, dB"], reverse=True)
+    table["PSNR, dB"] = 30.1
+    assert "30.10" in compare.styled(table).to_html()
+
+
+def test_colour_gets_colour_networks():
+    assert comparison.first_choice(25, 3)[0] == COLOUR and GREY not in comparison.first_choice(25, 3)
+    assert comparison.first_choice(25, 1) == [GREY, TINY, "non_local_means"]
+
+
+def test_a_link_holds_the_whole_comparison():
+    link = comparison.link("camera", 25, 3, [GREY, "wavelet"])
+    query = dict(pair.split("=") for pair in link.replace("%2C", ",")[1:].split("&"))
+    assert comparison.from_link(query) == ("camera", 25, 3, [GREY, "wavelet"])
+    for wrong in ({"photograph": "../a"}, {"level": "26"}, {"seed": "-1"}, {"seed": "x"}, {"tab": "about"}):
+        assert comparison.from_link(query | wrong) is None
+
+
+def test_benchmark_tables_are_of_the_summary_with_units():
+    frame = benchmark.read()
+    table = benchmark.table(frame, "BSD68")
+    assert {"measured", "published"} == set(table["Origin"]) and "PSNR, dB at 25" in table
+    row = table[table["Method"] == "DnCNN-S"].iloc[0]
+    source = frame[(frame.method == "DnCNN-S") & (frame["set"] == "BSD68") & (frame.level == 25)].iloc[0]
+    assert np.isclose(row["PSNR, dB at 25"], source.psnr) and np.isclose(
+        row["Size, million parameters"], source.parameters / 1e6
+    )
+    drawing = benchmark.quality_against_time(frame)
+    assert "FFDNet" in drawing and "mdrn tiny" in drawing and "currentColor" in drawing
+    assert "hmds" in benchmark.strategies(frame)
+
+
+def test_a_copy_without_results_says_so(tmp_path):
+    (tmp_path / "summary.csv").touch()
+    for folder in (tmp_path, tmp_path / "nothing"):
+        assert benchmark.read(folder) is None
+        with gr.Blocks() as page:
+            benchmark_tab.layout(folder)
+        assert benchmark_tab.NOTHING in str(page.config)

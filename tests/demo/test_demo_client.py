@@ -23,7 +23,8 @@ from gradio_client.exceptions import AppError
 import app
 import mdrn
 from demo import service
-from mdrn import files, noise
+from mdrn import files
+from mdrn.estimate import estimate_noise_level
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.filterwarnings("ignore:.*grey network")
@@ -149,7 +150,7 @@ def test_the_readmes_examples_run(address, tmp_path, monkeypatch):
     expected = mdrn.denoise(make_image((70, 80)), 25, strength=0.7)
     assert np.array_equal(files.read_image(made["path"]).pixels, expected)
     assert [line["result"] for line in made["lines"]] == ["photo_denoised.png", "scan_denoised.tif"]
-    assert made["level"] == noise.estimate_noise_level(make_image((70, 80)))
+    assert made["level"] == estimate_noise_level(make_image((70, 80)))
     assert [score["method"] for score in made["scores"]] == ["noisy", "non_local_means"]
     assert made["scores"][1]["psnr"] > 0 and made["scores"][0]["parameters"] is None
     assert {network["id"] for network in made["networks"]} == {GREY, TINY}

@@ -197,7 +197,17 @@ def test_images_that_do_not_fit_are_refused(network, image, message):
 
 
 @pytest.mark.parametrize(
-    "options", [{"noise_level": 76}, {"noise_level": -1}, {"strength": 2.1}, {"strength": -0.1}, {"strength": "much"}, {"white_level": 0}, {"tile": 0}, {"tile": 64.5}]
+    "options",
+    [
+        {"noise_level": 76},
+        {"noise_level": -1},
+        {"strength": 2.1},
+        {"strength": -0.1},
+        {"strength": "much"},
+        {"white_level": 0},
+        {"tile": 0},
+        {"tile": 64.5},
+    ],
 )
 def test_options_out_of_range_are_refused(network, image, options):
     with pytest.raises(ValueError, match=next(iter(options))):

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import header_for, small_network
 from fuzz_images import TIME_LIMIT, Outcome, Reader, fuzz, make, mutate, whole_files
+from small_networks import header_for, small_network
 
 from mdrn import checkpoint, files, inference
 from mdrn.cli import main

@@ -12,9 +12,9 @@ import subprocess
 import numpy as np
 import pytest
 import tifffile
-from conftest import header_for, small_network
 from image_files import LEVELS, SRGB, noise, pillow, png, tiff
 from PIL import Image
+from small_networks import header_for, small_network
 
 from mdrn import checkpoint
 from mdrn.cli import main

@@ -9,9 +9,9 @@ import struct
 import numpy as np
 import pytest
 import tifffile
-from conftest import header_for, small_network
 from image_files import EXIF_DIRECTORY, EXPOSURE, SRGB, exif, exif_of, noise, pillow, png, png_chunk, tiff
 from PIL import Image
+from small_networks import header_for, small_network
 
 from mdrn import checkpoint
 from mdrn.cli import main

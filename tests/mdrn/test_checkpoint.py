@@ -7,8 +7,8 @@ import time
 
 import pytest
 import torch
-from conftest import header_for, small_network
 from safetensors.torch import save, save_file
+from small_networks import header_for, small_network
 
 from mdrn import checkpoint
 from mdrn.checkpoint import CheckpointError, load, read_header, write_weights

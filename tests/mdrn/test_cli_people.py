@@ -7,9 +7,9 @@ import sys
 import numpy as np
 import pytest
 import tifffile
-from conftest import header_for, small_network
 from PIL import Image
 from skimage.data import astronaut, camera
+from small_networks import header_for, small_network
 
 from mdrn import checkpoint, inference
 from mdrn.cli import main

@@ -3,8 +3,8 @@ import dataclasses
 
 import pytest
 import torch
-from conftest import SMALL_STAGE, header_for, small_network
 from safetensors import safe_open
+from small_networks import SMALL_STAGE, header_for, small_network
 
 from mdrn import checkpoint, train
 from mdrn.denoiser import count_parameters

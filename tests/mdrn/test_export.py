@@ -5,8 +5,8 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL_STAGE, header_for, small_network
 from PIL import Image
+from small_networks import SMALL_STAGE, header_for, small_network
 
 from mdrn import checkpoint, export, load
 from mdrn.checkpoint import CheckpointError

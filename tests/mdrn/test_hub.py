@@ -6,8 +6,8 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import torch
-from conftest import header_for, small_network
 from huggingface_hub import ModelCard
+from small_networks import header_for, small_network
 
 from mdrn import checkpoint, hub
 from mdrn.checkpoint import CheckpointError

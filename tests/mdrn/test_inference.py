@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL_STAGE, header_for, small_network
 from PIL import Image
+from small_networks import SMALL_STAGE, header_for, small_network
 
 import mdrn
 from mdrn import checkpoint, estimate, inference

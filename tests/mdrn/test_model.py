@@ -1,6 +1,6 @@
 import pytest
 import torch
-from conftest import SMALL_STAGE, small_network
+from small_networks import SMALL_STAGE, small_network
 
 from mdrn.classical import CLASSICAL
 from mdrn.denoiser import MdrnError, count_parameters, pad_to_multiple

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from conftest import small_network
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from small_networks import small_network
 
 from mdrn.files import encode_image, read_image
 from mdrn.inference import DTYPES, blend, denoise, restore

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL_STAGE
 from PIL import Image
+from small_networks import SMALL_STAGE
 
 from mdrn import checkpoint, data, noise, train
 from mdrn.distill import EXPECTED_PSNR, Supervised, expected_error

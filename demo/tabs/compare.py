@@ -260,10 +260,10 @@ def layout(tab: gr.Tab, handlers: Compare) -> tuple[list, gr.State]:
                     differences = gr.Gallery(label=label, elem_id="compare-differences", **gallery)
     asked = [image, photograph, level, seed, methods]
     looked = [made, left, right, spot]
-    triggers = [each.change for each in (*looked, *asked)]
-    gr.on(triggers, handlers.show, [*looked, *asked], [table, note, pair, where, images, differences], **NEWEST)
-    changed = [level.input, photograph.input, image.change]
-    gr.on(changed, handlers.offer, [image, photograph, level], [line, methods], **NEWEST)
+    shown = handlers.show, [*looked, *asked], [table, note, pair, where, images, differences]
+    gr.on([each.change for each in (*looked, seed, methods)], *shown, **NEWEST)
+    changed = [level.input, photograph.input, image.change]  # what is offered first: Gradio refuses ticks not on offer
+    gr.on(changed, handlers.offer, [image, photograph, level], [line, methods], **NEWEST).then(*shown, **NEWEST)
     where.select(handlers.place, made, spot, **QUIET, **LIGHT, **PRIVATE)
     tab.select(lambda going: going or "first visit", go, go, **AT_ONCE)
     events.wire_run(

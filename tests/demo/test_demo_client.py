@@ -138,8 +138,8 @@ def test_a_large_upload_is_refused(address, tmp_path):
         connect(address).predict(handle_file(tmp_path / "large.png"), api_name="/denoise")
 
 
-def test_the_readmes_examples_run(address, tmp_path, monkeypatch):
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+def test_the_documented_examples_run(address, tmp_path, monkeypatch):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "demo.md").read_text(encoding="utf-8"), re.DOTALL)
     [example] = [block for block in blocks if "gradio_client" in block]
     assert "http://127.0.0.1:7860" in example
     files.write_image(tmp_path / "photo.png", make_image((70, 80)))

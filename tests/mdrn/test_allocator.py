@@ -15,7 +15,7 @@ from mdrn import load
 from mdrn.allocator import reuse_freed_memory
 torch.set_num_threads(1)
 done = sys.argv[1] == "reuse" and reuse_freed_memory()
-network = load("mdrn_tiny.plain_n25_s0")
+network = load("mdrn_tiny")
 noisy = torch.rand(1, 1, 256, 256, generator=torch.Generator().manual_seed(0))
 faults, digests = [], set()
 

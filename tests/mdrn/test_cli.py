@@ -210,7 +210,7 @@ def test_nothing_is_overwritten_unless_asked(tmp_path, denoise):
     [
         ([], "76", "0 to 75"),
         ([], "loud", "0 to 75"),
-        (["--strength", "2"], "25", "strength"),
+        (["--strength", "2.1"], "25", "strength"),
         (["--tile", "0"], "25", "tile"),
         (["--model", "nothing"], "25", "nothing"),
         (["--device", "tpu9"], "25", "device"),

@@ -186,7 +186,7 @@ def test_sixty_kills_in_mid_write(tmp_path):
 def test_interrupted_at_work(tmp_path, weights, signum):
     """Whatever is done is whole, nothing else is there, and running it again does the rest."""
     for i in range(40):
-        write_image(tmp_path / "in" / f"{i:02}.png", noise(300, 300)) if i else (tmp_path / "in").mkdir()
+        write_image(tmp_path / "in" / f"{i:02}.png", noise(900, 900)) if i else (tmp_path / "in").mkdir()
     out = tmp_path / "out"
     command = [sys.executable, "-m", "mdrn", "denoise", tmp_path / "in", "-o", out, "--model", weights]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -196,7 +196,7 @@ def test_interrupted_at_work(tmp_path, weights, signum):
     assert process.returncode == 130 and "interrupted" in err and "Traceback" not in err, err
     done = sorted(out.iterdir())
     assert 0 < len(done) < 39 and all(path.suffix == ".png" for path in done)
-    assert all(read_image(path).pixels.shape == (300, 300) for path in done)
+    assert all(read_image(path).pixels.shape == (900, 900) for path in done)
     assert main(["denoise", *map(str, (tmp_path / "in", "-o", out, "--model", weights))]) == 0
     assert len(list(out.iterdir())) == 39
 

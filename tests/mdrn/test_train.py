@@ -58,7 +58,7 @@ def test_training_lowers_the_loss_and_validates(tmp_path):
 CHILD = """
 import sys, torch
 torch.set_num_threads(1)
-sys.path.insert(0, sys.argv[2])
+sys.path[:0] = [sys.argv[2], sys.argv[2] + "/.."]
 import test_train
 from mdrn import train
 run = test_train.config(steps=int(sys.argv[3]))

@@ -17,7 +17,7 @@ def images(folder: str) -> list[np.ndarray]:
     root = data.data_root()
     if root is None or not (root / folder).is_dir():
         pytest.skip(f"set MDRN_DATA to a folder that holds {folder} to run this test")
-    return list(testsets.load(folder, root).images.values())
+    return list(testsets.load(folder, root).clean.values())
 
 
 @pytest.fixture

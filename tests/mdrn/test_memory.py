@@ -36,7 +36,8 @@ from mdrn.cli import main
 began = time.perf_counter()
 code = main(sys.argv[1:])
 seconds = time.perf_counter() - began
-print(json.dumps({"code": code, "kib": int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]), "seconds": seconds}))
+kib = int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+print(json.dumps({"code": code, "kib": kib, "seconds": seconds}))
 """
 
 

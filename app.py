@@ -4,7 +4,7 @@ import argparse
 import importlib.util
 
 from demo.ui import build, launch
-from mdrn.allocator import reuse_freed_memory
+from mdrn.inference import reuse_freed_memory
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from benchmark.figures import STUDY, all_figures, times_the_steps, validation_en
 from benchmark.summary import RELEASE, Results, load
 from benchmark.tables import COLOUR, GREY, QUOTED, Table
 from benchmark.testsets import SETS
-from mdrn.files.atomic import write_atomically
+from mdrn.files.writing import write_atomically
 
 README, TABLES, FIGURES = "README.md", "tables", "figures"
 BEGIN = "<!-- results: written by `python -m benchmark.run`, do not edit -->"

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mdrn.denoiser import MdrnError
-from mdrn.files.atomic import write_atomically
+from mdrn.files.writing import write_atomically
 
 EVALUATIONS, SPEED, RUNS = "evaluations.csv", "speed.csv", "runs.csv"
 ROWS, CURVES = "rows", "curves"  # folders with one file for each plan

@@ -20,7 +20,7 @@ from benchmark.drawing import STYLE
 from mdrn import metrics, noise
 from mdrn.classical import non_local_means
 from mdrn.denoiser import MdrnError
-from mdrn.files.atomic import write_atomically
+from mdrn.files.writing import write_atomically
 
 CROP = (slice(60, 260), slice(140, 440))  # of 512 x 512, what the picture shows; PSNR is of the whole image
 TINY, BASE = "mdrn_tiny", "mdrn"

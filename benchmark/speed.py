@@ -28,10 +28,9 @@ from benchmark import rows, summary, tables
 from benchmark.baselines import DnCNN, FFDNet, gmacs
 from benchmark.evaluate import exact_fp32, machine_name, now
 from benchmark.methods import bm3d
-from mdrn.allocator import reuse_freed_memory
 from mdrn.classical import CLASSICAL
 from mdrn.denoiser import MdrnError, count_parameters
-from mdrn.inference import restore
+from mdrn.inference import restore, reuse_freed_memory
 from mdrn.model import MDRN, PRESETS
 from mdrn.train import git_revision
 

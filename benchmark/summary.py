@@ -15,7 +15,7 @@ import pandas as pd
 
 from benchmark import compare, rows
 from benchmark.testsets import FACTS
-from mdrn.files.atomic import write_atomically
+from mdrn.files.writing import write_atomically
 
 SUMMARY, GAINS = "summary.csv", "gains.csv"
 RELEASE, PUBLISHED = "release", "published"  # plans: what comes with the package, and what others printed

@@ -24,7 +24,7 @@ from mdrn import train
 from mdrn.checkpoint import SUFFIX, read_header
 from mdrn.data import PatchSource, data_root, fresh_batch, read_all, sample_files, training_files
 from mdrn.denoiser import MdrnError
-from mdrn.files.atomic import write_atomically
+from mdrn.files.writing import write_atomically
 
 _WARM_STEPS, _TIMED_STEPS = 2, 5
 

@@ -15,6 +15,7 @@ import re
 import struct
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,7 +23,7 @@ from safetensors.torch import save
 from torch import nn
 
 from mdrn.denoiser import MdrnError
-from mdrn.files.atomic import write_atomically
+from mdrn.files.writing import write_atomically
 from mdrn.model import MDRN, ModelConfig
 from mdrn.noise import MAX_NOISE_LEVEL
 from mdrn.teacher import Teacher, TeacherConfig
@@ -33,8 +34,22 @@ SUFFIX = ".safetensors"
 ARCHITECTURES = {"mdrn": ModelConfig, "teacher": TeacherConfig}
 METADATA_KEY = "mdrn"  # one metadata key: safetensors does not keep the order of several
 _MAX_BYTES, _MAX_HEADER_BYTES = 256 * 2**20, 2**20
-_OPTIONAL = {"architecture": "mdrn", "sha256": "", "plan": "", "device": "", "steps": 0, "validation": {}}
-_JSON_TYPES = {"id": str, "architecture": str, "model": dict, "noise_level": list, "strategy": str, "seed": int}
+_OPTIONAL: dict[str, Any] = {
+    "architecture": "mdrn",
+    "sha256": "",
+    "plan": "",
+    "device": "",
+    "steps": 0,
+    "validation": {},
+}
+_JSON_TYPES: dict[str, type] = {
+    "id": str,
+    "architecture": str,
+    "model": dict,
+    "noise_level": list,
+    "strategy": str,
+    "seed": int,
+}
 _JSON_TYPES |= {"patches": int, "recipe": dict, "data": dict, "git": str, "torch": str, "sha256": str}
 _JSON_TYPES |= {name: type(value) for name, value in _OPTIONAL.items()}
 
@@ -118,7 +133,7 @@ def parse_header(text: str) -> Header:
         CheckpointError: if it is not ours, or a field is not what it must be.
     """
     try:
-        fields = json.loads(text)
+        fields: Any = json.loads(text)
         if not isinstance(fields, dict) or fields.pop("format", None) != FORMAT:
             raise CheckpointError(f"expected a weights file of this project ({FORMAT}), got another kind")
         fields = _OPTIONAL | fields
@@ -163,11 +178,11 @@ def short_names() -> dict[str, str]:
     That is the one for the widest range of noise levels, then the one with the highest PSNR in validation, then the
     distilled one.
     """
-    best: dict[str, tuple] = {}
+    best: dict[str, tuple[float, float, bool, str]] = {}
     for name in list_models():
         header = _read(WEIGHTS_DIR / f"{name}{SUFFIX}", with_tensors=False)[0]
         low, high = header.noise_level
-        rank = (high - low, sum(header.validation.values()), header.strategy != "plain", name)
+        rank = high - low, sum(header.validation.values()), header.strategy != "plain", name
         preset = name.partition(".")[0]
         best[preset] = max(rank, best.get(preset, rank))
     return {preset: rank[-1] for preset, rank in best.items()}
@@ -234,10 +249,11 @@ def load(id_or_path: str | Path, device: str | torch.device | None = None) -> MD
             raise CheckpointError(f"{path}: expected finite weights, got NaN or infinity in {name}; get another file")
     model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
     model.header = header
-    return model.to(device or "cpu", memory_format=torch.channels_last).eval()
+    model.to(device or "cpu")
+    return model.to(memory_format=torch.channels_last).eval()
 
 
-def _read(path: Path, with_tensors: bool) -> tuple[Header, nn.Module, dict[str, torch.Tensor]]:
+def _read(path: Path, with_tensors: bool) -> tuple[Header, MDRN | Teacher, dict[str, torch.Tensor]]:
     """Return header, network without weights, and tensors; none of them is read before what it claims is checked."""
     try:
         _check_sizes(path)
@@ -264,7 +280,7 @@ def _check_sizes(path: Path) -> None:
         raise CheckpointError(f"expected a readable safetensors file, got one that claims a header of {claimed} bytes")
 
 
-def _network_that_fits(file: safe_open, header: Header) -> nn.Module:
+def _network_that_fits(file: Any, header: Header) -> MDRN | Teacher:
     """Return the network that the header describes, without weights, if the tensors are its own: name, shape, type."""
     mismatch = CheckpointError("its tensors do not fit the network its header describes; get the file again")
     slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
@@ -281,7 +297,9 @@ def _network_that_fits(file: safe_open, header: Header) -> nn.Module:
     return model
 
 
-def write_state(path: Path, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer, facts: dict) -> None:
+def write_state(
+    path: Path, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer, facts: Mapping[str, Any]
+) -> None:
     """Write the state of a training run into one file, atomically.
 
     Args:
@@ -290,13 +308,14 @@ def write_state(path: Path, modules: Mapping[str, nn.Module], optimizer: torch.o
         optimizer: its state goes in too.
         facts: anything JSON can hold.
     """
-    tensors, numbers = {}, {}
+    tensors: dict[str, torch.Tensor] = {}
+    numbers: dict[str, float] = {}
     for prefix, module in modules.items():
         tensors |= {f"{prefix}.{name}": tensor for name, tensor in module.state_dict().items()}
     state = optimizer.state_dict()
     for index, values in state["state"].items():
         for name, value in values.items():
-            kind = tensors if isinstance(value, torch.Tensor) else numbers
+            kind: dict[str, Any] = tensors if isinstance(value, torch.Tensor) else numbers
             kind[f"optimizer.{index}.{name}"] = value
     groups = [{k: v for k, v in group.items() if k != "params"} for group in state["param_groups"]]
     said = json.dumps({"facts": facts, "groups": groups, "numbers": numbers})
@@ -304,16 +323,19 @@ def write_state(path: Path, modules: Mapping[str, nn.Module], optimizer: torch.o
     write_atomically(path, save(tensors, metadata={"state": said}))
 
 
-def read_facts(path: Path) -> dict:
+def read_facts(path: Path) -> dict[str, Any]:
     """Return the facts that `write_state` wrote.
 
     Raises:
         CheckpointError: if there is no such file, or it is damaged.
     """
-    return _read_state(path)[0]["facts"]
+    facts: dict[str, Any] = _read_state(path)[0]["facts"]
+    return facts
 
 
-def read_state(path: Path, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer, facts: dict) -> dict:
+def read_state(
+    path: Path, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer, facts: Mapping[str, Any]
+) -> dict[str, Any]:
     """Put what `write_state` wrote back into modules and optimizer.
 
     Args:
@@ -348,10 +370,11 @@ def read_state(path: Path, modules: Mapping[str, nn.Module], optimizer: torch.op
         for field, value in values.items():
             if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
                 values[field] = torch.empty_like(parameter, requires_grad=False).copy_(value)
-    return said["facts"]
+    agreed: dict[str, Any] = said["facts"]
+    return agreed
 
 
-def _read_state(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
+def _read_state(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             said = json.loads(file.metadata()["state"])

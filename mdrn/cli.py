@@ -232,7 +232,7 @@ def _check_device(name: str) -> str:
 
 def _denoise(options: argparse.Namespace) -> int:
     from mdrn import cli_denoise
-    from mdrn.allocator import reuse_freed_memory
+    from mdrn.inference import reuse_freed_memory
 
     _check_device(options.device)
     reuse_freed_memory()
@@ -282,7 +282,7 @@ def _train(options: argparse.Namespace) -> int:
 
     import torch
 
-    from mdrn.allocator import reuse_freed_memory
+    from mdrn.inference import reuse_freed_memory
     from mdrn.train import TrainConfig, fit
 
     reuse_freed_memory()

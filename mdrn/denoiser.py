@@ -19,6 +19,13 @@ class MdrnError(ValueError):
     """The base of every error that a user of this library can mend; the message says expected, got and what to do."""
 
 
+class DenoiserConfig(Protocol):
+    """What rebuilds a network."""
+
+    @property
+    def channels(self) -> int: ...
+
+
 class Denoiser(Protocol):
     """What `mdrn.denoise`, the benchmark and the demo expect of a network.
 
@@ -33,6 +40,9 @@ class Denoiser(Protocol):
 
     @property
     def receptive_field_radius(self) -> int: ...
+
+    @property
+    def config(self) -> DenoiserConfig: ...
 
     def __call__(self, noisy: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor: ...
 

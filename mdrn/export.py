@@ -15,7 +15,7 @@ from torch import nn
 from mdrn import checkpoint
 from mdrn.checkpoint import METADATA_KEY, CheckpointError
 from mdrn.denoiser import MdrnError, check_noisy
-from mdrn.files.atomic import write_atomically
+from mdrn.files.writing import write_atomically
 
 SUFFIX = ".onnx"
 TOLERANCE = 1e-4

@@ -14,7 +14,7 @@ from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData, hf_hub_
 
 from mdrn import checkpoint
 from mdrn.denoiser import MdrnError, count_parameters
-from mdrn.files.atomic import write_atomically
+from mdrn.files.writing import write_atomically
 from mdrn.model import MDRN
 
 WEIGHTS_NAME = "model.safetensors"

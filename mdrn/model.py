@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -109,7 +110,8 @@ class ResidualBlock(nn.Module):
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.conv2(self.activation(self.conv1(x))).add_(x)
+        correction: torch.Tensor = self.conv2(self.activation(self.conv1(x)))
+        return correction.add_(x)
 
 
 def _blocks(widths: tuple[int, ...], counts: tuple[int, ...]) -> nn.ModuleList:
@@ -174,6 +176,8 @@ class MDRN(nn.Module):
         additive corrections are our reading.
     """
 
+    header: Any  # of the file that it comes from, if any: `mdrn.checkpoint.Header`
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
@@ -185,12 +189,12 @@ class MDRN(nn.Module):
     @property
     def stride(self) -> int:
         """The coarsest cell in pixels: inputs are padded to a multiple of it, and tiles align to it."""
-        return self.config.entry * 2 ** (len(self.config.widths) - 1)
+        return self.config.entry << (len(self.config.widths) - 1)
 
     @property
     def receptive_field_radius(self) -> int:
         """Pixels of context beyond an aligned tile's edge that can change the tile's result."""
-        scales = [self.config.entry * 2**i for i in range(len(self.config.widths))]
+        scales = [self.config.entry << i for i in range(len(self.config.widths))]
         reach = scales[0]  # of the tail; walked backwards from the output
         for stage in reversed(self.config.stages):
             up, down = zip(scales, stage.up, strict=False), list(zip(scales, stage.down, strict=True))
@@ -226,12 +230,13 @@ class MDRN(nn.Module):
         check_noisy(noisy, config.channels)
         sigma = sigma_map(sigma, noisy)
         head = self.head(enter(noisy, sigma, self.stride, config.entry))
-        x, scales, correction = head, None, None
+        x, scales = head, None
+        correction = torch.zeros(())
         images, features = [], []
         for index, (stage, tail) in enumerate(zip(self.stages, self.tails, strict=True)):
             scales = stage(x, scales)
             last = index + 1 == len(self.stages)
-            if config.corrects == "restored" and correction is not None:
+            if config.corrects == "restored" and index:
                 correction = correction + tail(scales[0])
             elif config.corrects == "restored" or every_stage or last:
                 correction = tail(scales[0])

@@ -25,14 +25,14 @@ def to_noise_level(sigma: float) -> float:
     return sigma * 255.0
 
 
-def check_noise_level(noise_level: float) -> float:
+def check_noise_level(noise_level: object) -> float:
     """Return `noise_level` as a float if it is a number from 0 to 75.
 
     Raises:
         MdrnError: if it is not.
     """
     try:
-        level = float(noise_level)
+        level = float(noise_level)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         level = float("nan")
     if not 0.0 <= level <= MAX_NOISE_LEVEL:

@@ -18,7 +18,7 @@ import torch
 
 from mdrn import camera, noise
 from mdrn.data import Batch, DataError, PatchSource
-from mdrn.files.atomic import write_atomically
+from mdrn.files.writing import write_atomically
 
 Answer = Callable[[Batch, torch.Generator], torch.Tensor]
 

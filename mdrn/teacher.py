@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import torch
 from torch import nn
@@ -75,7 +76,8 @@ class FusedBottleneck(nn.Module):
         self.project = nn.Conv2d(width * expansion, width, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.project(self.activation(self.expand(x))) + x
+        correction: torch.Tensor = self.project(self.activation(self.expand(x)))
+        return correction + x
 
 
 class Teacher(nn.Module):
@@ -90,6 +92,8 @@ class Teacher(nn.Module):
         another architecture than the student is the abstract's "heterogeneous models"; this one is our choice: dense
         convolutions train several times as many patches per second on a CPU as attention does.
     """
+
+    header: Any  # of the file that it comes from, if any: `mdrn.checkpoint.Header`
 
     def __init__(self, config: TeacherConfig) -> None:
         super().__init__()
@@ -110,13 +114,13 @@ class Teacher(nn.Module):
     @property
     def stride(self) -> int:
         """The coarsest cell in pixels: inputs are padded to a multiple of it, and tiles align to it."""
-        return self.config.entry * 2 ** (len(self.config.widths) - 1)
+        return self.config.entry << (len(self.config.widths) - 1)
 
     @property
     def receptive_field_radius(self) -> int:
         """Pixels of context beyond an aligned tile's edge that can change the tile's result."""
         config = self.config
-        scales = [config.entry * 2**i for i in range(len(config.widths))]
+        scales = [config.entry << i for i in range(len(config.widths))]
         up, down = zip(scales, config.up, strict=False), list(zip(scales, config.down, strict=True))
         reach = scales[0]  # of the tail; walked backwards from the output
         for scale, blocks in [*up, *reversed(down)]:

@@ -33,7 +33,7 @@ from mdrn.data import (
 )
 from mdrn.denoiser import MdrnError
 from mdrn.distill import STRATEGIES, DistillConfig, Distilled, Guide, Supervised
-from mdrn.files.atomic import write_atomically
+from mdrn.files.writing import write_atomically
 from mdrn.model import PRESETS, ModelConfig
 from mdrn.pool import Pool
 from mdrn.teacher import TEACHERS, TeacherConfig

@@ -92,7 +92,9 @@ def add_png_blocks(png: bytes, blocks: list[Block]) -> bytes:
 
 def read_jpeg_blocks(data: bytes) -> tuple[tuple[Block, ...], list[str]]:
     """Return the segments to keep, and the names of what is not kept, also of what follows the image."""
-    kept, lost, at = [], [], 2
+    kept: list[Block] = []
+    lost: list[str | None] = []
+    at = 2
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
         if marker == _END:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,8 +31,8 @@ from mdrn.files.formats import (
 
 MAX_PIXELS = 500_000_000  # default limit of all pages of a file together: 1.5 GB as 8-bit RGB
 
-_FIELDS = ("interpretation", "bands", "format", "n-pages", "orientation", "bits-per-sample", "heif-compression")
-_FIELDS += ("exif-data", "icc-profile-data", "xmp-data")
+_FIELDS = ["interpretation", "bands", "format", "n-pages", "orientation", "bits-per-sample", "heif-compression"]
+_FIELDS += ["exif-data", "icc-profile-data", "xmp-data"]
 _TIFF_COMPRESSIONS = {1: "none", 5: "lzw", 8: "deflate", 32946: "deflate", 32773: "packbits"}
 _BLOCKS = {"png": blocks.read_png_blocks, "jpeg": blocks.read_jpeg_blocks, "heif": blocks.read_heif_blocks}
 _RESOLUTIONS = {"png": blocks.png_resolution, "jpeg": blocks.jpeg_resolution}
@@ -55,7 +56,7 @@ class Pages:
     max_pixels: int
     _data: bytes = field(repr=False)
     _numbers: tuple[int, ...]  # in the file, which may also hold smaller copies of its pages
-    _directories: list[tags.Directory] = field(repr=False)
+    _directories: Sequence[tags.Directory] = field(repr=False)
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -182,7 +183,7 @@ def _read_source(source: str | Path | bytes, name: str) -> tuple[bytes, str]:
         return file.read(), kind
 
 
-def _list_pages(data: bytes, name: str) -> tuple[tuple[int, ...], list[tags.Directory]]:
+def _list_pages(data: bytes, name: str) -> tuple[tuple[int, ...], Sequence[tags.Directory]]:
     """Return the numbers of a TIFF's pages, less the smaller copies of others, and the directories of all."""
     with _one_clear_line(name, "tiff"):
         import pyvips
@@ -250,19 +251,26 @@ def _decode_with_vips(data: bytes, kind: str, name: str, limit: int, page: int, 
 
 
 def _with_metadata(
-    pixels: np.ndarray, fields: dict, data: bytes, kind: str, directory: tags.Directory, name: str, turned: bool
+    pixels: np.ndarray,
+    fields: dict[str, Any],
+    data: bytes,
+    kind: str,
+    directory: tags.Directory,
+    name: str,
+    turned: bool,
 ) -> ImageFile:
     """Put pixels and metadata together, and say in one warning what the file holds that is not kept."""
     xmp, lost = blocks.clean_xmp(fields.get("xmp-data"))
-    resolution, unit, kept, alone = None, "inch", (), {}
+    kept: tuple[tuple[bytes, bytes], ...] = ()
+    alone: Mapping[int, tuple[int, bytes]] = {}
     if kind == "tiff":
         exif = tags.exif_from_tiff(directory)
         alone, lost_here = tags.tiff_tags(directory)
         resolution, unit = tags.read_resolution(directory)
     else:
         exif = tags.clean_exif(fields.get("exif-data"), name, turned)
-        kept, lost_here = _BLOCKS.get(kind, lambda data: ((), []))(data)
-        resolution, unit = _RESOLUTIONS.get(kind, lambda data: (None, "inch"))(data)
+        kept, lost_here = _BLOCKS[kind](data) if kind in _BLOCKS else ((), [])
+        resolution, unit = _RESOLUTIONS[kind](data) if kind in _RESOLUTIONS else (None, "inch")
         if resolution is None and exif and kind == "jpeg":
             resolution, unit = tags.exif_resolution(exif)
     lost = list(dict.fromkeys(lost_here + lost))
@@ -289,10 +297,12 @@ def _over_whole_range(pixels: np.ndarray, bits: int) -> np.ndarray:
     if pixels.dtype != np.uint16 or not 8 < bits < 16:
         return pixels
     white = 2**bits - 1
-    return (((pixels.astype(np.uint32) >> (16 - bits)) * 65535 + white // 2) // white).astype(np.uint16)
+    values = pixels.astype(np.uint32) >> (16 - bits)
+    stretched: np.ndarray = (values * 65535 + white // 2) // white
+    return stretched.astype(np.uint16)
 
 
-def _check_supported(fields: dict, data: bytes, kind: str, directory: dict, name: str) -> None:
+def _check_supported(fields: dict[str, Any], data: bytes, kind: str, directory: tags.Directory, name: str) -> None:
     """Refuse what libvips reads but this package would misread: frames, other colour spaces, other sample types."""
     frames = 1 if kind in ("tiff", "heif") else fields.get("n-pages", 1)
     if frames > 1 or data[4:12] == b"ftypavis" or (kind == "png" and b"acTL" in data[: data.find(b"IDAT")]):
@@ -326,9 +336,9 @@ def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _decode_bmp(data: bytes, name: str, limit: int) -> ImageFile:
-    from PIL import BmpImagePlugin
+    from PIL import BmpImagePlugin, Image
 
-    image = BmpImagePlugin.BmpImageFile(io.BytesIO(data))  # not Image.open: its pixel limit is global
+    image: Image.Image = BmpImagePlugin.BmpImageFile(io.BytesIO(data))  # not Image.open: its pixel limit is global
     _check_size(*image.size, name, limit)
     dpi = image.info.get("dpi")
     if image.mode not in ("L", "RGB", "RGBA"):

@@ -11,6 +11,7 @@ import struct
 import warnings
 from collections.abc import Mapping
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
@@ -48,19 +49,19 @@ _FORMATS = {  # first bytes -> byte order; of the offset to the first directory:
 }
 _MAX_TAGS, _MAX_TAG_BYTES, _MAX_DIRECTORIES = 512, 2**20, 10_000
 _MALFORMED = (struct.error, ValueError, LookupError)
-Directory = Mapping[int, tuple]
+Directory = Mapping[int, tuple[Any, ...]]
 
 
 def _value_bytes(kind: int) -> int:
     return _SINGLE[kind] * (2 if kind in _RATIONAL else 1)
 
 
-def _read_directory(tiff: bytes, at: int | None = None, depth: int = 0) -> dict[int, tuple]:
+def _read_directory(tiff: bytes, at: int | None = None, depth: int = 0) -> dict[int, tuple[Any, ...]]:
     """Parse one directory of either byte order, skipping what is cut off or too big to be metadata."""
     order, at, _, entries = _raw_entries(tiff, at)
     word = "Q" if tiff[2:4] in (b"+\0", b"\0+") else "I"
     room = struct.calcsize(word)
-    directory: dict[int, tuple] = {}
+    directory: dict[int, tuple[Any, ...]] = {}
     for tag, entry in entries.items():
         _, kind, values, inline = struct.unpack(f"{order}HH{word}{room}s", entry)
         (start,) = struct.unpack(order + word, inline)
@@ -124,13 +125,13 @@ def number(directory: Directory, tag: int, default: int = 0) -> int:
     return int.from_bytes(value[: _value_bytes(kind)], "little")
 
 
-def tiff_directories(data: bytes, name: str) -> list[dict[int, tuple]]:
+def tiff_directories(data: bytes, name: str) -> list[dict[int, tuple[Any, ...]]]:
     """Parse the directory of every page; what cannot be read ends the list, with a warning.
 
     Raises:
         ImageFileError: if the file ends within a directory.
     """
-    found: list[dict[int, tuple]] = []
+    found: list[dict[int, tuple[Any, ...]]] = []
     try:
         order, place, offset, _, _ = _FORMATS[data[:4]]
         (at,) = struct.unpack_from(order + offset, data, place)
@@ -172,7 +173,8 @@ def read_resolution(directory: Directory) -> tuple[tuple[float, float] | None, s
         numerator, denominator = struct.unpack_from("<II", value)
         values.append(numerator / denominator if denominator else 0.0)
     units = {code: unit for unit, code in _RESOLUTION_UNITS.items()}
-    return tuple(values) if all(values) else None, units.get(number(directory, _RESOLUTION_UNIT, 2), "inch")
+    across, down = values
+    return (across, down) if across and down else None, units.get(number(directory, _RESOLUTION_UNIT, 2), "inch")
 
 
 def exif_resolution(exif: bytes) -> tuple[tuple[float, float] | None, str]:
@@ -191,7 +193,7 @@ def resolution_tags(resolution: tuple[float, float], unit: str) -> dict[int, tup
     return found
 
 
-def _about_the_picture(directory: Directory) -> dict[int, tuple]:
+def _about_the_picture(directory: Directory) -> dict[int, tuple[Any, ...]]:
     return {tag: directory[tag] for tag in _ABOUT_THE_PICTURE & directory.keys()}
 
 
@@ -290,7 +292,7 @@ def _with_sides_swapped(exif: bytes) -> bytes:
             directories.append(_raw_entries(exif, struct.unpack_from(order + "I", entries[_EXIF], 8)[0])[1::2])
     for at, entries in directories:
         for index, tag in enumerate(entries):
-            other = entries.get(_SIDES.get(tag))
+            other = entries.get(_SIDES.get(tag, -1))
             if other:
                 changed[at + 2 + 12 * index + 2 : at + 14 + 12 * index] = other[2:]
     return bytes(changed)

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import io
 import os
+import secrets
+import shutil
 import struct
 import warnings
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mdrn.files import blocks, tags
-from mdrn.files.atomic import write_atomically
 from mdrn.files.formats import (
     MM_PER_INCH,
     SUFFIXES,
@@ -254,7 +256,7 @@ def _what_fits(like: ImageFile, pixels: np.ndarray, format: str) -> tuple[ImageF
     if format == "webp" and like.resolution and not like.exif:
         misfits.add("resolution")
     names = sorted(misfits)
-    changes = dict.fromkeys(misfits)
+    changes: dict[str, Any] = dict.fromkeys(misfits)
     if format != like.format and like.blocks:
         names += dict.fromkeys(blocks.block_name(kind) for kind, _ in like.blocks)
         changes["blocks"] = ()
@@ -264,7 +266,7 @@ def _what_fits(like: ImageFile, pixels: np.ndarray, format: str) -> tuple[ImageF
     return replace(like, **changes), names
 
 
-def _vips_options(pixels: np.ndarray, like: ImageFile) -> tuple:
+def _vips_options(pixels: np.ndarray, like: ImageFile) -> tuple[Any, str]:
     """Return the libvips image of the pixels with its metadata, and what to keep of it when saving."""
     import pyvips
 
@@ -324,7 +326,7 @@ def _encode_with_pillow(pixels: np.ndarray, like: ImageFile, format: str) -> byt
 
     if format == "bmp" and pixels.ndim == 3 and pixels.shape[2] == 2:
         pixels = pixels[..., [0, 0, 0, 1]]
-    options = {"icc_profile": like.icc, "exif": like.exif, "xmp": like.xmp}
+    options: dict[str, Any] = {"icc_profile": like.icc, "exif": like.exif, "xmp": like.xmp}
     if format == "jpeg":
         options |= {"quality": 95, "subsampling": 0, "exif": like.exif and b"Exif\0\0" + like.exif}
     elif format == "webp":
@@ -356,3 +358,23 @@ def _finish_jpeg(jpeg: bytes, like: ImageFile) -> bytes:
     unit = ("none", "inch", "cm").index(like.resolution_unit)
     across, down = (min(max(round(value), 1), 65_535) for value in like.resolution)
     return jpeg[:13] + struct.pack(">BHH", unit, across, down) + jpeg[18:]
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all: a temporary file beside it, flushed to disk, then renamed over it.
+
+    An existing file's permissions stay; a new one has the usual ones. Missing folders are made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if path.exists():
+            shutil.copymode(path, temporary)
+        os.replace(temporary, path)
+    except BaseException:  # also KeyboardInterrupt
+        temporary.unlink(missing_ok=True)
+        raise

@@ -7,7 +7,7 @@ import pytest
 
 from benchmark import rows
 from benchmark.rows import Evaluation, Row, RowsError
-from mdrn.files import atomic
+from mdrn.files import writing
 
 FILE = "rows.csv"
 
@@ -96,7 +96,7 @@ def test_a_full_disk_leaves_the_old_rows(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(atomic.os, "fsync", full)
+    monkeypatch.setattr(writing.os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         rows.append(path, [row(image="02")], Row)
     assert path.read_bytes() == before

@@ -9,7 +9,7 @@ import pytest
 
 from benchmark import plan, report, rows, run, summary
 from mdrn import checkpoint
-from mdrn.files import atomic
+from mdrn.files import writing
 
 FAST = ["--quiet", "--methods", "noisy", "small*", "--sets", "samples_held_out", "--levels", "25"]
 
@@ -173,7 +173,7 @@ def test_a_full_disk_is_one_line_and_nothing_is_lost(options, tmp_path, monkeypa
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(atomic.os, "fsync", full)  # what every atomic write ends with, weights and figures included
+    monkeypatch.setattr(writing.os, "fsync", full)  # what every atomic write ends with, weights and figures included
     shorten(monkeypatch)
     assert run.main(options) == 2
     assert capsys.readouterr().err == "python -m benchmark.run: No space left on device\n"

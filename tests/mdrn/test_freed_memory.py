@@ -6,13 +6,13 @@ import sys
 
 import pytest
 
-from mdrn.allocator import reuse_freed_memory
+from mdrn.inference import reuse_freed_memory
 
 CHILD = """
 import hashlib, json, resource, sys, threading
 import torch
 from mdrn import load
-from mdrn.allocator import reuse_freed_memory
+from mdrn.inference import reuse_freed_memory
 torch.set_num_threads(1)
 done = sys.argv[1] == "reuse" and reuse_freed_memory()
 network = load("mdrn_tiny")

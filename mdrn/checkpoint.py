@@ -211,10 +211,9 @@ def find_weights(id_or_path: str | Path) -> Path:
         got = "a folder" if path.is_dir() else "none of that name"
         raise CheckpointError(f"{id_or_path}: expected a {SUFFIX} file, got {got}")
     close = difflib.get_close_matches(name, [*short_names(), *list_models()], n=1)
-    hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(short_names()) or 'none yet'}"
-    raise CheckpointError(
-        f"{id_or_path}: no network of this name; {hint} `mdrn info` lists all, a {SUFFIX} file works too"
-    )
+    hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(short_names()) or 'none yet'}, or"
+    rest = "`mdrn info` lists all, and a file's name works too" if close else f"name a {SUFFIX} file"
+    raise CheckpointError(f"{id_or_path}: no network of this name; {hint} {rest}")
 
 
 def read_header(id_or_path: str | Path) -> Header:

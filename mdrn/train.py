@@ -53,7 +53,8 @@ class TrainConfig:
     """Everything that decides a run's result. Same configuration, machine and thread count: same bytes.
 
     Args:
-        preset: name of the network's size, as in `NETWORKS`; `model` overrides what it stands for.
+        preset: name of the network's size: 'mdrn', 'mdrn_tiny', their colour and photograph forms, or 'teacher', see
+            `NETWORKS`; `model` overrides what it stands for.
         noise_level: lowest and highest level on the 8-bit scale, drawn uniformly for every patch.
         strategy: 'plain', 'hmds_c', 'hmds_n' or 'hmds', see `mdrn.distill`.
         teacher: released id or file of the teacher; every strategy but 'plain' needs one.
@@ -68,8 +69,8 @@ class TrainConfig:
         map_share: share of the patches whose noise level differs across them.
         camera_share: share of the stored draws with the noise of photographs, see `mdrn.pool.Pool`.
         pool: number of stored draws of patch, level and noise that the run reads; 0 draws each patch afresh.
-        data: training sets, see `mdrn.data.training_files`.
-        loss: see `mdrn.distill.Supervised`.
+        data: training sets: 'bsds', 'extra', 'samples', or folders of images, see `mdrn.data.training_files`.
+        loss: 'mse', 'l1' or 'log_mse', see `mdrn.distill.Supervised`.
         stage_weight: see `mdrn.distill.Supervised`.
         optimizer: a name timm knows; 'muon' moves weights by orthogonalised momentum, biases as AdamW does.
         learning_rate: its peak.

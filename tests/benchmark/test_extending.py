@@ -1,5 +1,6 @@
 """A test set, a strategy and a classical method are each added in one place, and are seen in table, plan and CLI."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -52,8 +53,9 @@ run.main(["--preset", "hmds", "--only", "*hmds_again_n15*", "--dry-run", "--meth
 
 
 def test_a_strategy(tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, "-c", _STRATEGY], capture_output=True, text=True, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}
+        [sys.executable, "-c", _STRATEGY], capture_output=True, text=True, cwd=tmp_path, env=environment
     )
     runs = [line.split(":")[0].strip() for line in done.stdout.splitlines() if "hmds_again" in line]
     assert runs == [f"mdrn_tiny.hmds_again_n15_s{seed}@5000" for seed in (0, 1, 2)], done.stderr

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import importlib.util
 import inspect
 from collections.abc import Callable
-from importlib import metadata
+from importlib import metadata, resources
 from pathlib import Path
 
 import numpy as np
@@ -132,7 +133,7 @@ def network(id_or_path: str | Path, plan: str, arm: str = "", steps: int | None 
 
 def with_estimated_level(method: Method, photographs: bool = False) -> Method:
     """Return `method` with the noise level estimated from the noisy image instead of known."""
-    code = short_hash([method.code, source_hash(estimate_noise_level)])
+    code = short_hash([method.code, estimator_hash()])
     changes = {"name": f"{method.name}{AUTO}", "code": code, "estimate": estimate_noise_level, "slow": True}
     return dataclasses.replace(method, photographs=photographs, **changes)
 
@@ -161,7 +162,7 @@ def without_weights() -> list[Method]:
         version = short_hash([BM3D, metadata.version(BM3D)])
         found.append(Method(BM3D, _always(bm3d), code=version, slow=True, on_request=True))
     noisy = Method(NOISY, _always(lambda noisy, sigma: noisy))
-    estimator = Method(ESTIMATOR, None, code=source_hash(estimate_noise_level), estimate=estimate_noise_level)
+    estimator = Method(ESTIMATOR, None, code=estimator_hash(), estimate=estimate_noise_level)
     automatic = [with_estimated_level(method, photographs=True) for method in found]
     return [noisy, *found, *automatic, *library_default(), estimator]
 
@@ -178,7 +179,7 @@ def library_default() -> list[Method]:
         restored = mdrn.restore(image).image.astype(np.float32) / np.float32(255.0)
         return torch.from_numpy(restored).permute(2, 0, 1)[None]
 
-    code = short_hash([source_hash(mdrn.restore), source_hash(estimate_noise_level)])
+    code = short_hash([source_hash(mdrn.restore), estimator_hash()])
     weights = checkpoint.read_header(name).sha256[:16]
     of_colour = {"channels": (3,), "photographs": True}
     return [Method(DEFAULT, _always(restore), code=code, weights=weights, source=name, **of_colour)]
@@ -197,6 +198,13 @@ def bm3d(noisy: torch.Tensor, sigma: float) -> torch.Tensor:
 def _always(function: Callable[[torch.Tensor, float], torch.Tensor]) -> Callable[[str], Restore]:
     """Return a `prepare` that has nothing to read."""
     return lambda device: lambda noisy, sigma: [function(noisy, sigma)]
+
+
+@functools.cache
+def estimator_hash() -> str:
+    """Hash the source and the weights of the noise level's estimator."""
+    weights = resources.files("mdrn").joinpath("estimate.safetensors").read_bytes()
+    return short_hash([source_hash(estimate_noise_level), hashlib.sha256(weights).hexdigest()])
 
 
 def source_hash(function: Callable) -> str:

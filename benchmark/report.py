@@ -17,8 +17,7 @@ from benchmark.testsets import SETS
 from mdrn.files.writing import write_atomically
 
 README, TABLES, FIGURES = "README.md", "tables", "figures"
-BEGIN = "<!-- results: written by `python -m benchmark.run`, do not edit -->"
-END = "<!-- end of results -->"
+BEGIN, END = "<!-- {}: written by `python -m benchmark.run`, do not edit -->", "<!-- end of {} -->"
 _SHOWN = ("psnr_against_cpu_time", "gain_against_level")  # on the first page, the first three that are there
 _SHOWN += ("validation_psnr_against_steps_mdrn_tiny", "psnr_against_parameters")
 _PLOTS = 3
@@ -70,26 +69,35 @@ def write(out: Path) -> list[Path]:
     return [*content, *written]
 
 
-def overview(results: Results) -> str:
+def white_noise(results: Results) -> str:
     """Return the main tables as Markdown: grey, with published methods, and colour."""
     made = [tables.overview(results, GREY, "grey", QUOTED), tables.overview(results, COLOUR, "colour")]
     return "\n\n".join([*(table.grid() for table in made if table), *([_NOTE] if any(made) else [])])
 
 
+def photographs(results: Results) -> str:
+    """Return the first table of real photographs as Markdown, or nothing without rows."""
+    made = [table for name in SETS if (table := tables.photographs(results, name))]
+    return "\n\n".join([made[0].grid(), f"{made[0].title}. {' '.join(made[0].notes)}"]) if made else ""
+
+
 def update_readme(readme: Path, out: Path) -> bool:
-    """Put the main tables between their marks in a README; return whether there are marks.
+    """Put what the rows say between the marks of a README; return whether there are marks.
 
     Raises:
         OSError: if the file cannot be written.
     """
     text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
-    if BEGIN not in text or END not in text:
-        return False
-    head, rest = text.split(BEGIN, 1)
-    changed = f"{head}{BEGIN}\n{overview(load(out))}\n{END}{rest.split(END, 1)[1]}"
+    results, changed, found = load(out), text, False
+    for name, make in BLOCKS.items():
+        begin, end = BEGIN.format(name), END.format(name)
+        if begin in changed and end in changed:
+            head, rest = changed.split(begin, 1)
+            changed = f"{head}{begin}\n{make(results)}\n{end}{rest.split(end, 1)[1]}"
+            found = True
     if changed != text:
         write_atomically(readme, changed.encode())
-    return True
+    return found
 
 
 def hmds_in_words(results: Results) -> str:
@@ -122,6 +130,9 @@ def hmds_in_words(results: Results) -> str:
     if needed:
         sentences.append(f"To be as good on the validation images, plain training needs {' and '.join(needed)}.")
     return " ".join(sentences)
+
+
+BLOCKS = {"photographs": photographs, "white noise": white_noise, "hmds": hmds_in_words}
 
 
 def _pages(results: Results) -> dict[str, tuple[str, list[Table]]]:
@@ -172,10 +183,9 @@ def _drawn(figure: Figure, folder: str) -> str:
 
 
 def _readme(results: Results, pages: dict, figures: list) -> str:
-    parts = [_PREFACE, overview(results), ""]
-    for name, (title, made) in pages.items():
-        if name == "photographs":
-            parts += [f"## {title}\n", made[0].grid(), f"\n{made[0].title}. {' '.join(made[0].notes)}\n"]
+    parts = [_PREFACE, white_noise(results), ""]
+    if "photographs" in pages:
+        parts += ["## Photographs\n", photographs(results), ""]
     parts += ["## What HMDS gives\n", hmds_in_words(results), ""]
     there = {figure.name: figure for figure in figures}
     shown = [there[name] for name in _SHOWN if name in there][:_PLOTS]

@@ -44,3 +44,18 @@ def commands() -> list[str]:
 def test_commands_in_the_pages_are_understood(command):
     options = cli._parser().parse_args(shlex.split(command)[1:])
     assert callable(options.run)
+
+
+def numbers_that_rows_have() -> set[str]:
+    found = set()
+    for name in ("summary.csv", "gains.csv", "speed.csv"):
+        for line in (ROOT / "results" / name).read_text().splitlines()[1:]:
+            for cell in filter(re.compile(r"-?\d+\.?\d*").fullmatch, line.split(",")):
+                found |= {f"{abs(float(cell)):.{decimals}f}" for decimals in range(4)}
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_measurement_in_the_pages_is_in_a_row(page):
+    told = re.findall(r"(\d+(?:\.\d+)?) (?:dB|ms)\b", page.read_text(encoding="utf-8"))
+    assert set(told) <= numbers_that_rows_have()

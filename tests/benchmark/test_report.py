@@ -164,7 +164,7 @@ def test_the_same_rows_give_the_same_bytes_and_what_is_no_longer_made_goes(out):
 
 def test_the_main_tables_have_means_and_what_others_printed(out):
     add(out, "mdrn_rgb.plain_n0-75_s0", [30.0, 30.2], set_name="CBSD68")
-    grey, colour, note = report.overview(summary.load(out)).split("\n\n")
+    grey, colour, note = report.white_noise(summary.load(out)).split("\n\n")
     assert "| `mdrn.plain_n*_s0` | 0.100 M | 70 | – / 30.50 / 26.75 | – | – |" in grey
     assert "mdrn_rgb" not in grey and "| DnCNN-S 2017, *as published* | 0.555 M | 1000 |" in grey
     assert colour.splitlines()[-1] == "| `mdrn_rgb.plain_n0-75_s0` | 0.100 M | – | – / 30.10 / – | – |"
@@ -173,10 +173,11 @@ def test_the_main_tables_have_means_and_what_others_printed(out):
 
 def test_only_what_is_between_the_marks_changes(out, tmp_path):
     readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    begin, end = (mark.format("white noise") for mark in (report.BEGIN, report.END))
+    readme.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
     assert report.update_readme(readme, out)
     text = readme.read_text()
-    assert text.startswith(f"before\n{report.BEGIN}\n| grey |") and text.endswith(f"{report.END}\nafter\n")
+    assert text.startswith(f"before\n{begin}\n| grey |") and text.endswith(f"{end}\nafter\n")
     assert "old" not in text
     assert report.update_readme(readme, out) and readme.read_text() == text
     readme.write_text("no marks")

@@ -17,6 +17,7 @@ from benchmark.rows import short_hash
 from mdrn import train
 from mdrn.checkpoint import SUFFIX, CheckpointError, find_weights, read_facts, read_header
 from mdrn.distill import STRATEGIES, DistillConfig
+from mdrn.model import PRESETS, StageConfig
 from mdrn.teacher import TeacherConfig
 from mdrn.train import TrainConfig
 
@@ -220,8 +221,8 @@ RELEASE_OPTIONS = {
     "teacher": {"steps": 40_000},
     "mdrn": {"steps": 10_000, "pool": 20_480},  # stored draws: plain and distilled networks read the same
     "mdrn_tiny": {"steps": 40_000, "pool": 20_480},
-    "mdrn_rgb": {"steps": 10_000, "data": ("bsds", "extra")},
-    "mdrn_tiny_rgb": {"steps": 40_000, "data": ("bsds", "extra")},
+    "mdrn_rgb": {"steps": 16_000, "large_patches": 0.3, "data": ("bsds", "extra")},
+    "mdrn_tiny_rgb": {"steps": 40_000, "large_patches": 0.3, "data": ("bsds", "extra")},
 }
 TEACHER = TrainConfig(preset="teacher", **RELEASE_OPTIONS["teacher"])
 
@@ -262,6 +263,18 @@ _HMDS = (
     _arm("teacher of the own family", teacher=TrainConfig(preset="mdrn", **RELEASE_OPTIONS["mdrn"])),
 )
 
+_STAGES = {  # as many multiply-accumulates, parameters and milliseconds as `mdrn_tiny`, to a tenth
+    "one stage": (StageConfig((0, 2, 2), (2, 2)),),
+    "two stages": PRESETS["mdrn_tiny"].stages,
+    "three stages": (StageConfig((0, 0, 1), (1, 0)),) * 3,
+}
+
+
+def _staged(arm: str, stages: tuple[StageConfig, ...]) -> Group:
+    options = {"steps": 3_000, "model": dataclasses.replace(PRESETS["mdrn_tiny"], stages=stages)}
+    return Group(("mdrn_tiny",), seeds=STUDY_SEEDS[:2], options=options, arm=arm, sets=("validation",))
+
+
 _SMOKE = {"steps": 30, "batch_size": 8, "patch_size": 48, "data": ("samples",), "warmup": 0.3, "ema_decay": 0.9}
 _SMOKE_TEACHER = TeacherConfig(widths=(8, 16, 24), down=(1, 1, 1), up=(1, 1))
 
@@ -280,6 +293,10 @@ PLANS: dict[str, Plan] = {
         _HMDS,
         teacher=TEACHER,
         sets=("Set12", "BSD68"),
+    ),
+    "stages": Plan(
+        "one, two and three stages at equal cost, on validation images",
+        tuple(_staged(arm, stages) for arm, stages in _STAGES.items()),
     ),
     "smoke": Plan(
         "tiny networks, seconds of training on bundled photographs, tested on two others: shows that all works",

@@ -271,7 +271,7 @@ _STAGES = {  # as many multiply-accumulates, parameters and milliseconds as `mdr
 
 
 def _staged(arm: str, stages: tuple[StageConfig, ...]) -> Group:
-    options = {"steps": 3_000, "model": dataclasses.replace(PRESETS["mdrn_tiny"], stages=stages)}
+    options = {"steps": 3_000, "pool": 20_480, "model": dataclasses.replace(PRESETS["mdrn_tiny"], stages=stages)}
     return Group(("mdrn_tiny",), seeds=STUDY_SEEDS[:2], options=options, arm=arm, sets=("validation",))
 
 

@@ -47,7 +47,7 @@ def test_a_group_is_sizes_by_levels_by_seeds_by_strategies(tmp_path):
 def test_no_run_of_a_plan_shares_its_place_with_another(name, tmp_path):
     runs = runs_of(name, PLANS[name], tmp_path)
     assert len({config_hash(run.config) for run in runs}) == len(runs) == len({run.label for run in runs})
-    assert {run.config.strategy for run in runs} >= {"plain", "hmds"}
+    assert {run.config.strategy for run in runs} >= ({"plain"} if name == "stages" else {"plain", "hmds"})
 
 
 @pytest.mark.parametrize("name", PLANS)

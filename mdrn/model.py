@@ -14,9 +14,6 @@ from torch import nn
 
 from mdrn.denoiser import MdrnError, check_noisy, corrected, enter, sigma_map
 
-_FUSIONS = ("coarse", "cross")
-_CORRECTED = ("noisy", "restored")
-
 
 @dataclasses.dataclass(frozen=True)
 class StageConfig:
@@ -47,11 +44,6 @@ class ModelConfig:
         widths: feature channels at each scale of a stage, finest first; each further scale halves the resolution.
         stages: the degrade-and-reconstruct stages; one makes a plain single U.
         entry: pixel-unshuffle factor of the head; 1 works at full resolution, 2 at half.
-        fusion: how a stage sees the one before: its input is that one's result plus the head's features; it also adds
-            the earlier stage's reconstruction features, through 1x1 convolutions, at every scale but the finest,
-            'coarse', or at every scale, 'cross'.
-        corrects: what a stage's correction is added to: the 'noisy' image, which spares the earlier stages' corrections
-            unless their images are asked for, or the image 'restored' so far.
 
     Raises:
         MdrnError: if a field is outside what is listed.
@@ -61,8 +53,6 @@ class ModelConfig:
     widths: tuple[int, ...] = (16, 32, 48, 64)
     stages: tuple[StageConfig, ...] = (StageConfig(), StageConfig())
     entry: int = 1
-    fusion: str = "coarse"
-    corrects: str = "noisy"
 
     def __post_init__(self) -> None:
         stages = tuple(StageConfig(**stage) if isinstance(stage, dict) else stage for stage in self.stages)
@@ -75,8 +65,6 @@ class ModelConfig:
             "stages": 1 <= len(stages) <= 16
             and all((len(stage.down), len(stage.up)) == (scales, scales - 1) for stage in stages),
             "entry": self.entry in (1, 2, 4),
-            "fusion": self.fusion in _FUSIONS,
-            "corrects": self.corrects in _CORRECTED,
         }
         for name, ok in allowed.items():
             if not ok:
@@ -122,13 +110,16 @@ def _blocks(widths: tuple[int, ...], counts: tuple[int, ...]) -> nn.ModuleList:
 class Stage(nn.Module):
     """One multiple degradation and reconstruction: down by several factors of two, work there, and back up.
 
+    A later stage's input is the earlier one's result plus the head's features; at every coarser scale it also adds the
+    earlier stage's features, through a 1x1 convolution.
+
     Shape:
         features (B, widths[0], H, W), H and W divisible by 2 ** (len(widths) - 1); the earlier stage's reconstruction
         features, one per scale -> this stage's reconstruction features, one per scale, finest first.
 
     Reference:
         Li et al., CVPRW 2022: "multiple degradation and reconstruction". That degradation is a strided convolution and
-        reconstruction a transposed one is our reading.
+        reconstruction a transposed one is our reading, and so is what a stage takes from the one before.
     """
 
     def __init__(self, config: ModelConfig, stage: StageConfig, fused: bool) -> None:
@@ -136,9 +127,8 @@ class Stage(nn.Module):
         widths = config.widths
         pairs = list(zip(widths[:-1], widths[1:], strict=True))
         self.fuse = None
-        if fused:
-            first = [nn.Identity() if config.fusion == "coarse" else nn.Conv2d(widths[0], widths[0], 1)]
-            self.fuse = nn.ModuleList(first + [nn.Conv2d(w, w, 1) for w in widths[1:]])
+        if fused:  # the finest scale sees the earlier stage in the stage's input
+            self.fuse = nn.ModuleList([nn.Identity(), *(nn.Conv2d(w, w, 1) for w in widths[1:])])
         self.encode = _blocks(widths, stage.down)
         self.degrade = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in pairs)
         self.reconstruct = nn.ModuleList(nn.ConvTranspose2d(coarse, fine, 2, stride=2) for fine, coarse in pairs)
@@ -149,8 +139,8 @@ class Stage(nn.Module):
         for scale, blocks in enumerate(self.encode):
             if scale:
                 x = self.degrade[scale - 1](x)
-            if self.fuse is not None and earlier is not None and not isinstance(self.fuse[scale], nn.Identity):
-                x = self.fuse[scale](earlier[scale]).add_(x)
+                if self.fuse is not None and earlier is not None:
+                    x = self.fuse[scale](earlier[scale]).add_(x)
             x = blocks(x)
             encoded.append(x)
         features = [x]
@@ -231,19 +221,14 @@ class MDRN(nn.Module):
         sigma = sigma_map(sigma, noisy)
         head = self.head(enter(noisy, sigma, self.stride, config.entry))
         x, scales = head, None
-        correction = torch.zeros(())
         images, features = [], []
         for index, (stage, tail) in enumerate(zip(self.stages, self.tails, strict=True)):
             scales = stage(x, scales)
             last = index + 1 == len(self.stages)
-            if config.corrects == "restored" and index:
-                correction = correction + tail(scales[0])
-            elif config.corrects == "restored" or every_stage or last:
-                correction = tail(scales[0])
             if every_stage:
                 features.append(scales)
             if every_stage or last:
-                images.append(corrected(noisy, correction, sigma, config.entry))
+                images.append(corrected(noisy, tail(scales[0]), sigma, config.entry))
             if not last:
                 in_place = not torch.is_grad_enabled() and index + 2 == len(self.stages)  # nobody else needs the head
                 x = head.add_(scales[0]) if in_place else scales[0] + head

@@ -1,16 +1,19 @@
 """Plans: a run is its whole configuration, its teacher included, and a plan is groups of runs."""
 
 import dataclasses
+import json
 import re
 import types
 
 import pytest
 import torch
 
+import mdrn
 from benchmark import plan
 from benchmark.plan import PLANS, Group, Plan, config_hash, runs_of, teacher_missing
 from mdrn import checkpoint, train
 from mdrn.distill import DistillConfig
+from mdrn.model import PRESETS
 from mdrn.pool import Pool
 from mdrn.teacher import TeacherConfig
 from mdrn.train import TrainConfig
@@ -69,6 +72,17 @@ def test_pools_are_large_enough_for_the_longest_run(name, tmp_path, monkeypatch)
         plain = dataclasses.replace(config, strategy="plain", teacher=None)
         train.draws(plain, pool, None, tmp_path)
     assert len(drawn) == len(pooled) > 0
+
+
+@pytest.mark.parametrize("name", mdrn.list_models())
+def test_released_networks_are_what_the_plan_makes_from_nothing(name, tmp_path):
+    header = checkpoint.read_header(name)
+    config = next(run.config for run in runs_of("release", PLANS["release"], tmp_path) if run.config.id == name)
+    asked, said = json.loads(json.dumps(dataclasses.asdict(config))), dict(header.recipe)
+    assert said.pop("version") == train.RECIPE and header.plan == "release" and said["init_from"] is None
+    assert {field: asked[field] for field in said} == said
+    assert header.model == config.model == PRESETS[config.preset]
+    assert header.steps == config.steps and header.device and header.data["sets"] and len(header.validation) == 3
 
 
 def test_the_release_is_one_teacher_and_one_network_of_each_kind(tmp_path):

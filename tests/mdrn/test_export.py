@@ -24,7 +24,7 @@ def exported(tmp_path_factory):
     """Two small networks with their ONNX files: grey, and one of every other option, for RGB."""
     folder = tmp_path_factory.mktemp("onnx")
     found = []
-    others = {"channels": 3, "entry": 4, "fusion": "cross", "corrects": "restored", "stages": (SMALL_STAGE,) * 3}
+    others = {"channels": 3, "entry": 4, "stages": (SMALL_STAGE,) * 3}
     for name, options in (("grey", {}), ("others", others)):
         network = small_network(**options)
         weights = folder / f"{name}.safetensors"

@@ -11,9 +11,7 @@ VARIANTS = [
     {},
     {"stages": (SMALL_STAGE,)},
     {"stages": UNEVEN},
-    {"stages": UNEVEN, "corrects": "restored"},
-    {"fusion": "cross", "corrects": "restored"},
-    {"fusion": "cross", "entry": 4},
+    {"entry": 4},
     {"entry": 1},
     {"widths": (8, 16), "stages": (StageConfig((1, 1), (1,)),) * 2},
     {"channels": 3},
@@ -120,8 +118,6 @@ def test_receptive_field_radius_bounds_what_an_aligned_tile_sees(changes):
         ("stages", (StageConfig((1, 1), (1,)),)),
         ("stages", [{"down": [0, 1, 1, 99], "up": [1, 1, 1]}]),
         ("entry", 3),
-        ("fusion", "x"),
-        ("corrects", "x"),
     ],
 )
 def test_config_refuses(field, value):

@@ -23,7 +23,7 @@ _SHOWN += ("validation_psnr_against_steps_mdrn_tiny", "psnr_against_parameters")
 _PLOTS = 3
 _NOTE = (
     "PSNR in dB at noise levels 15 / 25 / 50; unclipped Gaussian noise, seed 0 for every image, output rounded to 8 "
-    f"bits. ms: 512 x 512 grey on the CPU. *{tables.AS_PUBLISHED.capitalize()}*: printed by others, not measured here."
+    f"bits. ms: 512 x 512 grey on the CPU. *{tables.AS_PUBLISHED.capitalize()}*: quoted, not measured here."
 )
 _PREFACE = """# Results
 
@@ -106,8 +106,8 @@ def hmds_in_words(results: Results) -> str:
     gains = gains[(gains.strategy == "hmds") & (gains["set"] == "BSD68")]
     if gains.empty:
         return (
-            f"No pair of the plan `{STUDY}` is finished: `python -m benchmark.run --preset {STUDY}` trains plain and "
-            "distilled networks from nothing at equal steps and fills this section."
+            f"Not measured yet: `python -m benchmark.run --preset {STUDY}` trains plain and distilled networks from "
+            "scratch for the same number of steps and fills in this section."
         )
     level, sentences = gains.level.max(), []
     at_level = gains[gains.level == level]
@@ -119,7 +119,7 @@ def hmds_in_words(results: Results) -> str:
         )
 
     sentences.append(
-        f"From nothing, after {common:,.0f} equal steps with squared error, `hmds` is worth "
+        f"After {common:,.0f} steps from scratch with squared error, `hmds` is worth "
         f"{told(at_level[at_level.steps == common])} on BSD68 at level {level:g}."
     )
     if len(others := at_level[at_level.steps != common]):

@@ -177,11 +177,11 @@ def photographs(results: Results, set_name: str) -> Table | None:
         cells = (number(line.psnr), number(line.ssim, 4), number(line.lpips, 3), number(line.estimated, 1))
         lines.append((f"`{line.method}`", millions(line.parameters), *cells, number(line.ms_512, 0)))
     notes = (
-        f"`{AUTO}`: told nothing, the method takes the estimated level. `mdrn.denoise`: the library's default, which "
-        "chooses the network, too. ms: 512 x 512 grey on the CPU, see the page on speed.",
+        f"`{AUTO}`: the method uses the estimated noise level. `mdrn.denoise`: the library with its defaults; it also "
+        "chooses the network. ms: time for a 512 x 512 grey image on the CPU.",
     )
     title = f"{SETS[set_name].title} ({int(frame.images.max())} images)"
-    header = ("method", "parameters", "PSNR", "SSIM", "LPIPS", "mean level taken", "ms")
+    header = ("method", "parameters", "PSNR", "SSIM", "LPIPS", "mean estimated level", "ms")
     return Table(set_name.lower(), title, header, lines, notes)
 
 

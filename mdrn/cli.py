@@ -17,18 +17,18 @@ from mdrn import __version__
 
 EXIT_CODES = """\
 exit codes:
-  0    all is done, or was already
-  2    a mistake in the call, or something that could not be done, said in one line each on stderr
-  130  interrupted; files are written whole or not at all, so running it again does the rest
+  0    everything is done, now or earlier
+  2    wrong options, or some images failed: one line each on stderr; the others are done
+  130  interrupted; files are written whole or not at all: run the command again to do the rest
 """
 _EXTRAS = {"timm": "train", "skimage": "train", "onnx": "onnx", "onnxruntime": "onnx", "onnxscript": "onnx"}
 _EXAMPLES = """\
 examples:
   mdrn denoise photo.jpg                         writes photo_denoised.jpg; the noise level is estimated
   mdrn denoise photo.jpg -o clean.png --strength 0.7
-  mdrn denoise scan.tif --noise-level 15         a level from 0 to 75: the standard deviation of the noise, in
-                                                 steps of an 8-bit image, also for 16-bit and float images
-  mdrn denoise photos/ -o clean/ --recursive     a folder; run it again to finish what is missing
+  mdrn denoise scan.tif --noise-level 15         a level from 0 to 75: the standard deviation of the noise on the
+                                                 0-255 scale, also for 16-bit and float images
+  mdrn denoise photos/ -o clean/ --recursive     a folder; run it again to do the rest
   mdrn denoise - < in.png > out.png              through a pipe
 """
 
@@ -80,25 +80,23 @@ def fail(error: Exception | str) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="mdrn", description="Removes noise from images and keeps the files intact.", epilog=EXIT_CODES
-    )
+    parser = _Parser(prog="mdrn", description="Removes noise from images and keeps their metadata.", epilog=EXIT_CODES)
     parser.add_argument("--version", action="version", version=f"mdrn {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_denoise(commands)
 
-    info = commands.add_parser("info", help="say what a network is; without a name, list the released ones")
+    info = commands.add_parser("info", help="describe a network; without a name, all included ones")
     info.add_argument("model", nargs="*", help="short names, released ids or weights files")
     info.set_defaults(run=_info)
 
-    export = commands.add_parser("export", help="write a network as an ONNX file, for any image size")
+    export = commands.add_parser("export", help="export a network to ONNX, for any image size")
     export.add_argument("model", help="short name, released id or weights file")
     export.add_argument("--format", choices=("onnx",), default="onnx", help="default: onnx")
-    export.add_argument("-o", "--output", type=Path, help="default: the network's id with .onnx")
+    export.add_argument("-o", "--output", type=Path, help="default: ID.onnx in the current folder")
     export.add_argument("--overwrite", action="store_true", help="replace an existing file")
     export.set_defaults(run=_export)
 
-    train = commands.add_parser("train", help="train one network; run it again to resume", later=_add_training_options)
+    train = commands.add_parser("train", help="train a network; run it again to resume", later=_add_training_options)
     train.set_defaults(run=_train)
     return parser
 
@@ -107,51 +105,51 @@ def _add_denoise(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "denoise",
         help="remove noise from images or folders of images",
-        description="Removes noise from PNG, JPEG, WebP, TIFF and BMP images; AVIF and HEIC images become PNG. Each\n"
-        "file keeps its format, bit depth, colour description and metadata; what it cannot keep is said.",
+        description="Removes noise from PNG, JPEG, WebP, TIFF and BMP images; AVIF and HEIC are written as PNG.\n"
+        "Each file keeps its format, bit depth, colour description and metadata; one line says what could not be kept.",
         epilog=f"{_EXAMPLES}\n{EXIT_CODES}",
     )
     parser.add_argument("input", nargs="+", help="image files or folders, or - for standard input")
     parser.add_argument(
         "-o",
         "--output",
-        help="file for one image, else folder; - for standard output, in the input's format (default: NAME_denoised "
-        "beside the input)",
+        help="output file for one image, else a folder; required for folders; - for standard output, in the input's "
+        "format (default: NAME_denoised next to the image)",
     )
-    parser.add_argument("--recursive", action="store_true", help="also folders within folders; keeps their structure")
+    parser.add_argument("--recursive", action="store_true", help="include subfolders, and keep their structure")
     parser.add_argument(
         "--overwrite",
         action="store_true",
-        help="replace existing files, the input too if it is named; without it a folder's finished files are skipped",
+        help="replace existing files, even the input; by default finished files are skipped when there are several",
     )
     parser.add_argument(
         "--noise-level",
         type=_noise_level,
         metavar="auto|0-75",
-        help="how noisy the images are: standard deviation in steps of an 8-bit image (default: auto, estimated)",
+        help="how noisy the images are: standard deviation on the 0-255 scale (default: auto, which estimates it)",
     )
     parser.add_argument(
         "--strength",
         type=float,
         default=1.0,
         metavar="0-2",
-        help="0 leaves the image, 1 is the full effect (the default), 0.5 half of it; above 1 removes more than the "
-        "noise level says",
+        help="0: unchanged, 0.5: half the effect, 1: full effect (default); above 1 multiplies the noise level",
     )
     parser.add_argument(
-        "--model", help="mdrn, mdrn_tiny, mdrn_rgb, mdrn_tiny_rgb, a released id (see: mdrn info), weights or ONNX file"
+        "--model",
+        help="short name such as mdrn_tiny, id from `mdrn info`, weights or ONNX file (default: fits the image)",
     )
     parser.add_argument("--runtime", choices=("torch", "onnx"), help="default: onnx for an ONNX file, else torch")
     parser.add_argument(
         "--depth",
         type=int,
         choices=(8, 16),
-        help="bits for each sample of the result (default: the input's, or the most that the format holds)",
+        help="bits per channel of the result (default: as the input, or the most that the format holds)",
     )
     metadata = parser.add_mutually_exclusive_group()
     metadata.add_argument("--keep-metadata", action="store_true", help="keep EXIF, XMP, text and resolution (default)")
-    metadata.add_argument("--strip", action="store_true", help="leave them out; the colour description stays")
-    parser.add_argument("--tile", type=int, metavar="PIXELS", help="side of tiles (default: from the memory at hand)")
+    metadata.add_argument("--strip", action="store_true", help="remove metadata except the colour description")
+    parser.add_argument("--tile", type=int, metavar="PIXELS", help="side of tiles (default: chosen to fit memory)")
     parser.add_argument("--device", default="cpu", help="cpu (default), or cuda or cuda:1 for a GPU")
     parser.set_defaults(run=_denoise)
 
@@ -182,9 +180,9 @@ def _add_training_options(parser: argparse.ArgumentParser) -> None:
             said += "" if default is None else f" (default: {default})"
             parser.add_argument(f"--{field.name.replace('_', '-')}", help=said, **kinds[types[field.name]])
     parser.add_argument("--data-root", type=Path, help="folder with BSDS500/ (default: the variable MDRN_DATA)")
-    parser.add_argument("--out", type=Path, default=Path("runs"), help="folder for checkpoints and weights")
-    parser.add_argument("--pools", type=Path, help="folder of stored draws (default: pools in --out)")
-    parser.add_argument("--plan", default="", help="name of the plan that the run belongs to, for the file's header")
+    parser.add_argument("--out", type=Path, default=Path("runs"), help="folder for all that is written (default: runs)")
+    parser.add_argument("--pools", type=Path, help="folder for stored training patches (default: OUT/pools)")
+    parser.add_argument("--plan", default="", help="plan name to record in the weights file")
     parser.add_argument("--device", help="cpu, cuda or cuda:1 (default: cuda if there is one)")
     parser.add_argument("--threads", type=int, help="number of CPU threads (default: PyTorch's choice)")
 
@@ -219,7 +217,7 @@ def _check_device(name: str) -> str:
     from mdrn.denoiser import MdrnError
 
     kind, _, number = name.partition(":")
-    if kind not in ("cpu", "cuda", "mps", "xpu") or number and not number.isdigit():
+    if kind not in ("cpu", "cuda") or number and not number.isdigit():
         raise MdrnError(f"--device: expected cpu, cuda or cuda:1, got {name}")
     if kind == "cpu":
         return name

@@ -7,7 +7,7 @@ A criterion is called as `criterion(model, noisy, clean, sigma)` and returns a d
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import torch
@@ -199,8 +199,13 @@ class DistillConfig:
         """
         if strategy not in STRATEGIES:
             raise MdrnError(f"strategy: expected one of {', '.join(STRATEGIES)}, got {strategy!r}")
-        known = {view.name: view for view in (CapacityView(), NoiseView(self.teacher_level, self.nested))}
-        return [known[name] for name in STRATEGIES[strategy]]
+        return [VIEWS[name](self) for name in STRATEGIES[strategy]]
+
+
+VIEWS: dict[str, Callable[[DistillConfig], View]] = {
+    "hmds_c": lambda config: CapacityView(),
+    "hmds_n": lambda config: NoiseView(config.teacher_level, config.nested),
+}
 
 
 class Guide:

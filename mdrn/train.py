@@ -53,34 +53,33 @@ class TrainConfig:
     """Everything that decides a run's result. Same configuration, machine and thread count: same bytes.
 
     Args:
-        preset: name of the network's size: 'mdrn', 'mdrn_tiny', their colour and photograph forms, or 'teacher', see
-            `NETWORKS`; `model` overrides what it stands for.
+        preset: 'mdrn', 'mdrn_tiny', 'mdrn_rgb', 'mdrn_tiny_rgb', 'photo', 'photo_tiny' or 'teacher'.
         noise_level: lowest and highest level on the 8-bit scale, drawn uniformly for every patch.
-        strategy: 'plain', 'hmds_c', 'hmds_n' or 'hmds', see `mdrn.distill`.
-        teacher: released id or file of the teacher; every strategy but 'plain' needs one.
+        strategy: 'plain', or distillation: 'hmds_c', 'hmds_n' or 'hmds'.
+        teacher: weights file of the teacher; every strategy but 'plain' needs one.
         distill: how the teacher guides.
         seed: of initial weights, patches and noise.
         steps: length of the run, and of its learning-rate schedule.
-        minutes: the run ends, and its schedule with it, after so much training time if not after its steps; such a
-            run gives other bytes each time. None counts steps alone.
+        minutes: stop after this much training time, if not after the steps; the result is then not reproducible.
+            None counts steps alone.
         batch_size: patches in a step.
         patch_size: side of a patch in pixels.
-        large_patches: share of the run, its end, on a quarter as many patches of twice the side.
+        large_patches: final share of the run that uses a quarter as many patches, twice as wide and high.
         map_share: share of the patches whose noise level differs across them.
-        camera_share: share of the stored draws with the noise of photographs, see `mdrn.pool.Pool`.
-        pool: number of stored draws of patch, level and noise that the run reads; 0 draws each patch afresh.
-        data: training sets: 'bsds', 'extra', 'samples', or folders of images, see `mdrn.data.training_files`.
-        loss: 'mse', 'l1' or 'log_mse', see `mdrn.distill.Supervised`.
-        stage_weight: see `mdrn.distill.Supervised`.
-        optimizer: a name timm knows; 'muon' moves weights by orthogonalised momentum, biases as AdamW does.
-        learning_rate: its peak.
-        final_learning_rate: its end, as a fraction of the peak (cosine).
+        camera_share: share of the stored patches with the noise of photographs; colour only.
+        pool: number of noisy patches that are drawn once and stored; 0 draws new patches at every step.
+        data: training sets: 'bsds', 'extra', 'samples', or folders of images.
+        loss: 'mse', 'l1' or 'log_mse'.
+        stage_weight: weight of the loss of the earlier stages.
+        optimizer: any name from timm; 'muon' moves weights by orthogonalised momentum, biases as AdamW does.
+        learning_rate: peak learning rate.
+        final_learning_rate: final learning rate, as a fraction of the peak (cosine).
         warmup: share of the run in which the rate rises to its peak.
         weight_decay: as the optimizer understands it; not applied to biases.
         clip_norm: largest gradient norm.
-        ema_decay: of the weights' running mean, which is what is released.
+        ema_decay: decay of the running mean of the weights, which is what is saved.
         init_from: released id or file whose weights start the run; None draws them from the seed.
-        model: the network; None takes the preset's.
+        model: the network, where it is not the preset's.
 
     Raises:
         MdrnError: if a field is outside what is listed, or fields do not go together.

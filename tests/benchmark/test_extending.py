@@ -46,9 +46,11 @@ def test_a_test_set(monkeypatch, capsys):
 
 _STRATEGY = """
 from mdrn import distill
-distill.STRATEGIES["hmds_again"] = ("hmds_c",)
+distill.VIEWS["again_2"] = lambda config: distill.NoiseView(0.25)
+distill.STRATEGIES["hmds_again2"] = ("again_2", "hmds_c")
+assert len(distill.DistillConfig().views("hmds_again2")) == 2
 from benchmark import run
-run.main(["--preset", "hmds", "--only", "*hmds_again_n15*", "--dry-run", "--methods", "noisy", "--sets", "samples"])
+run.main(["--preset", "hmds", "--only", "*hmds_again2_n15*", "--dry-run", "--methods", "noisy", "--sets", "samples"])
 """
 
 
@@ -57,9 +59,9 @@ def test_a_strategy(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", _STRATEGY], capture_output=True, text=True, cwd=tmp_path, env=environment
     )
-    runs = [line.split(":")[0].strip() for line in done.stdout.splitlines() if "hmds_again" in line]
-    assert runs == [f"mdrn_tiny.hmds_again_n15_s{seed}@5000" for seed in (0, 1, 2)], done.stderr
-    for strategy, gain in (("plain", 0.0), ("hmds_again", 0.5)):
+    runs = [line.split(":")[0].strip() for line in done.stdout.splitlines() if "hmds_again2" in line]
+    assert runs == [f"mdrn_tiny.hmds_again2_n15_s{seed}@5000" for seed in (0, 1, 2)], done.stderr
+    for strategy, gain in (("plain", 0.0), ("hmds_again2", 0.5)):
         add(tmp_path, f"mdrn.{strategy}_n25_s0", list(30 + gain + np.arange(3.0)))
     text = tables.distillation(summary.load(tmp_path), "release").markdown()
-    assert "| `mdrn.hmds_again_n25` | 5,000 | BSD68 | 25 | 31.00 | 31.50 | +0.500 |" in text
+    assert "| `mdrn.hmds_again2_n25` | 5,000 | BSD68 | 25 | 31.00 | 31.50 | +0.500 |" in text

@@ -21,7 +21,17 @@ from pathlib import Path
 import numpy as np
 
 from mdrn import checkpoint, export, inference
-from mdrn.files import ALSO_READ, SUFFIXES, ImageFile, check_target, encode_pages, format_of, open_pages, write_pages
+from mdrn.files import (
+    ALSO_READ,
+    SUFFIXES,
+    ImageFile,
+    Pages,
+    check_target,
+    encode_pages,
+    format_of,
+    open_pages,
+    write_pages,
+)
 from mdrn.files.formats import to_depth
 
 PIPE = "-"
@@ -242,18 +252,17 @@ def _denoise(job: _Job, options: argparse.Namespace, show: Callable[[float], Non
         done.append(page)
         restored.append(dataclasses.replace(result, image=None))
     _write(job, done, pages.format, options)
-    _say_what_changed(job, pages.format)
+    _say_what_changed(job, pages)
     return _record(job, done, restored)
 
 
-def _say_what_changed(job: _Job, format: str) -> None:
-    if job.source is None or job.target is None:
-        return
-    suffix = job.source.suffix.lower()
-    if suffix in ALSO_READ:
-        warnings.warn(f"{suffix} files are read but not written; the result is {job.target}", stacklevel=2)
-    elif SUFFIXES.get(suffix, format) != format:
-        warnings.warn(f"is a {format.upper()} file, whatever its name says; the result is {job.target}", stacklevel=2)
+def _say_what_changed(job: _Job, pages: Pages) -> None:
+    kind, result = pages.kind, job.target or f"a {pages.format.upper()} file"
+    suffix = job.source.suffix.lower() if job.source else ""
+    if kind == "heif":
+        warnings.warn(f"AVIF and HEIC are read but not written; the result is {result}", stacklevel=2)
+    elif suffix in ALSO_READ or SUFFIXES.get(suffix, kind) != kind:
+        warnings.warn(f"is a {kind.upper()} file, whatever its name says; the result is {result}", stacklevel=2)
 
 
 def _restore(

@@ -11,9 +11,9 @@ from PIL import Image
 from skimage.data import astronaut, camera
 from small_networks import header_for, small_network
 
-from mdrn import checkpoint, inference
+from mdrn import checkpoint, cli_denoise, inference
 from mdrn.cli import main
-from mdrn.files import read_image, write_image
+from mdrn.files import open_pages, read_image, write_image
 
 
 @pytest.fixture
@@ -86,6 +86,13 @@ def test_avif_becomes_png_and_that_is_said(tmp_path, denoise, weights, suffix):
     pixels = np.asarray(Image.open(tmp_path / f"a.{suffix}"))
     expected = inference.restore(pixels, 25, weights).image
     assert np.abs(read_image(tmp_path / "a_denoised.png").pixels.astype(int) - expected).max() <= 2
+
+
+def test_avif_through_a_pipe_becomes_png_and_that_is_said(tmp_path):
+    (tmp_path / "a.avif").write_bytes(encoded("AVIF"))
+    job = cli_denoise._Job(None, None, one_of_many=False)
+    with pytest.warns(UserWarning, match="AVIF and HEIC are read but not written; the result is a PNG file"):
+        cli_denoise._say_what_changed(job, open_pages(tmp_path / "a.avif"))
 
 
 def test_deep_avif_is_white_where_it_is_white(tmp_path):

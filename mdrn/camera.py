@@ -1,8 +1,8 @@
 """Noise as photographs have it, synthesised for training: what a sensor adds, after all that a camera does to it.
 
-A clean picture is taken back to linear light and to a sensor's mosaic, gets shot and read noise and is developed again.
-The clean reference goes through the same steps without the noise, so that a network learns to remove noise and not to
-undo the camera. `data` and the benchmark import this module; it imports torch and, for JPEG, Pillow.
+A clean picture is taken back to linear light and a sensor's colours, gets shot and read noise that has been through a
+mosaic, and is developed again. The clean reference goes through the same steps without the noise, so that a network
+learns to remove noise and not to undo the camera. It imports torch and, for JPEG, Pillow.
 
 Reference:
     The steps back to the sensor, the ranges of white balance and the distribution of shot and read noise follow Brooks
@@ -51,9 +51,10 @@ class Camera:
         matrix: (3, 3) from the sensor's colours to sRGB.
         contrast: of the tone curve after the sRGB one, 0 to 1.
         shrink: of the scene's size before all this, at most 1; takes away noise and JPEG that the picture itself has.
+        optics: standard deviation in pixels of the lens's blur.
         reduction: share of the noise that the camera's own noise reduction takes away where the picture is flat.
-        smoothing: standard deviation in pixels of the blur that it leaves everywhere; 0 is none.
-        colour_smoothing: the same, of the colour alone.
+        colour_smoothing: standard deviation in pixels of the blur that it leaves in the noise's colour; 0 is none.
+        smoothing: the same of picture and noise.
         sharpening: amount of an unsharp mask.
         scale: of the photograph's size, at most 1.
         quality: of the JPEG, None for none.
@@ -67,9 +68,10 @@ class Camera:
     matrix: tuple[tuple[float, ...], ...] = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
     contrast: float = 0.0
     shrink: float = 1.0
+    optics: float = 0.0
     reduction: float = 0.0
-    smoothing: float = 0.0
     colour_smoothing: float = 0.0
+    smoothing: float = 0.0
     sharpening: float = 0.0
     scale: float = 1.0
     quality: int | None = None
@@ -83,7 +85,7 @@ class Camera:
             >>> 0 < Camera.draw(np.random.default_rng(0)).shot < 0.03
             True
         """
-        shot = float(np.exp(rng.uniform(np.log(3e-4), np.log(0.02))))
+        shot = float(np.exp(rng.uniform(np.log(2.5e-4), np.log(0.015))))
         mix = rng.dirichlet(np.ones(len(_MATRICES)))
         matrix = torch.einsum("k,kij->ij", torch.tensor(mix, dtype=torch.float32), _MATRICES)
         scale = float(rng.uniform(_LEAST_SCALE, 1.0)) if rng.random() < 0.15 else 1.0
@@ -95,13 +97,14 @@ class Camera:
             matrix=tuple(map(tuple, matrix.tolist())),
             contrast=float(rng.uniform(0.0, 1.0)),
             shrink=float(rng.uniform(_LEAST_SCALE / scale, 1.0)),
+            optics=float(rng.uniform(0.4, 0.8)),
             reduction=float(rng.uniform(0.5, 0.95)),
+            colour_smoothing=float(np.exp(rng.uniform(np.log(1.9), np.log(6.0)))),
             smoothing=float(rng.uniform(0.4, 0.65)),
-            colour_smoothing=float(np.exp(rng.uniform(np.log(1.5), np.log(5.0)))),
             sharpening=float(rng.uniform(0.0, 0.4)),
             scale=scale,
-            quality=int(rng.integers(85, 100)) if rng.random() < 0.9 else None,
-            subsampling=int(rng.choice([0, 2], p=[0.3, 0.7])),
+            quality=int(rng.integers(88, 100)) if rng.random() < 0.85 else None,
+            subsampling=int(rng.choice([0, 2], p=[0.15, 0.85])),
         )
 
     def scene_side(self, side: int) -> int:
@@ -130,16 +133,23 @@ def photograph(clean: np.ndarray, camera: Camera, rng: np.random.Generator) -> t
     matrix = torch.tensor(camera.matrix)
     gains = torch.tensor([camera.red_gain, 1.0, camera.blue_gain])
     picture = _resized(torch.from_numpy(clean.astype(np.float32) / 255.0).permute(2, 0, 1), camera.shrink)
+    picture = _blurred(picture, camera.optics) if camera.optics else picture
     linear = _to_linear(_without_contrast(picture, camera.contrast))
     sensor = torch.einsum("ij,jhw->ihw", torch.linalg.inv(matrix), linear).clamp(0.0, 1.0) / gains[:, None, None]
     deviation = (camera.shot * sensor + camera.read).sqrt()
     drawn = torch.from_numpy(rng.standard_normal(sensor.shape, dtype=np.float32))
     phase = tuple(int(p) for p in rng.integers(0, 2, 2))
-    shown = [_shown(raw, gains, matrix, phase, camera.contrast) for raw in (sensor, sensor + deviation * drawn)]
-    shown[1] = torch.lerp(shown[1], shown[0], camera.reduction * _flatness(shown[0]))
-    developed = [_finished(image, camera) for image in shown]
+    noise = _demosaiced(deviation * drawn, phase)
+    reference, photograph = (_shown(raw, gains, matrix, camera.contrast) for raw in (sensor, sensor + noise))
+    noise = (photograph - reference) * (1.0 - camera.reduction * _flatness(reference))
+    if camera.colour_smoothing:
+        luma = _luma(noise)
+        noise = luma + _blurred(noise - luma, camera.colour_smoothing)
+    developed = [_finished(image, camera) for image in (reference, reference + noise)]
     images = [np.round(image.permute(1, 2, 0).numpy() * 255.0).astype(np.uint8) for image in developed]
-    return images[0], images[1] if camera.quality is None else _jpeg(images[1], camera)
+    if camera.quality is None:
+        return images[0], images[1]
+    return _jpeg(images[0], 100, camera.subsampling), _jpeg(images[1], camera.quality, camera.subsampling)
 
 
 def white_level(noise: np.ndarray) -> float:
@@ -184,30 +194,27 @@ def _without_contrast(y: torch.Tensor, contrast: float) -> torch.Tensor:
     return torch.from_numpy(np.interp(y.numpy(), table, x.numpy()).astype(np.float32))
 
 
-def _shown(
-    sensor: torch.Tensor, gains: torch.Tensor, matrix: torch.Tensor, phase: tuple[int, int], contrast: float
-) -> torch.Tensor:
-    """Return (3, H, W) in the sensor's colours, of which each pixel has one, as an sRGB image."""
-    balanced = (_demosaiced(sensor, phase) * gains[:, None, None]).clamp(0.0, 1.0)
+def _shown(raw: torch.Tensor, gains: torch.Tensor, matrix: torch.Tensor, contrast: float) -> torch.Tensor:
+    """Return (3, H, W) in the sensor's colours as an sRGB image."""
+    balanced = (raw * gains[:, None, None]).clamp(0.0, 1.0)
     srgb = _to_srgb(torch.einsum("ij,jhw->ihw", matrix, balanced).clamp(0.0, 1.0))
     return _with_contrast(srgb, contrast)
 
 
+def _luma(image: torch.Tensor) -> torch.Tensor:
+    return torch.einsum("c,chw->hw", _LUMA, image)
+
+
 def _flatness(image: torch.Tensor) -> torch.Tensor:
     """Return (H, W): 1 where an image (3, H, W) is flat, near 0 at edges and in texture."""
-    luma = _blurred(torch.einsum("c,chw->hw", _LUMA, image)[None], 1.0)[0]
-    steps = torch.gradient(luma)
+    steps = torch.gradient(_blurred(_luma(image)[None], 1.0)[0])
     slope = _blurred(torch.hypot(*steps)[None], 2.0)[0]
     return 1.0 / (1.0 + (slope / _SLOPE) ** 2)
 
 
 def _finished(image: torch.Tensor, camera: Camera) -> torch.Tensor:
     """Smooth, sharpen and resize (3, H, W) as a camera does."""
-    luma = torch.einsum("c,chw->hw", _LUMA, image)
-    if camera.colour_smoothing:
-        image = luma + _blurred(image - luma, camera.colour_smoothing)
-    if camera.smoothing:
-        image = _blurred(image, camera.smoothing)
+    image = _blurred(image, camera.smoothing) if camera.smoothing else image
     if camera.sharpening:
         image = image + camera.sharpening * (image - _blurred(image, 1.0))
     return _resized(image, camera.scale).clamp(0.0, 1.0)
@@ -220,7 +227,10 @@ def _resized(image: torch.Tensor, scale: float) -> torch.Tensor:
 
 
 def _demosaiced(sensor: torch.Tensor, phase: tuple[int, int]) -> torch.Tensor:
-    """Keep one colour of each pixel, in Bayer's pattern, and fill in the others bilinearly."""
+    """Keep one colour of each pixel, in Bayer's pattern, and fill in the others bilinearly.
+
+    Noise alone passes through it: in pictures a camera's own method leaves fewer traces.
+    """
     height, width = sensor.shape[-2:]
     row, column = torch.arange(height)[:, None] + phase[0], torch.arange(width)[None] + phase[1]
     red, blue = (row % 2 == 0) & (column % 2 == 0), (row % 2 == 1) & (column % 2 == 1)
@@ -237,9 +247,9 @@ def _blurred(image: torch.Tensor, deviation: float) -> torch.Tensor:
     return (down / down.sum(1, keepdim=True)) @ image @ (across / across.sum(1, keepdim=True)).T
 
 
-def _jpeg(image: np.ndarray, camera: Camera) -> np.ndarray:
+def _jpeg(image: np.ndarray, quality: int, subsampling: int) -> np.ndarray:
     from PIL import Image
 
     stream = io.BytesIO()
-    Image.fromarray(image).save(stream, "jpeg", quality=camera.quality, subsampling=camera.subsampling)
+    Image.fromarray(image).save(stream, "jpeg", quality=quality, subsampling=subsampling)
     return np.asarray(Image.open(stream))

@@ -31,7 +31,7 @@ def test_without_noise_a_photograph_is_its_reference_and_stays_near_the_scene():
     scene = chelsea()[:128, :128]
     clean, noisy = photograph(scene, Camera(shot=0.0, read=0.0, contrast=0.7), np.random.default_rng(0))
     assert np.array_equal(clean, noisy) and clean.dtype == np.uint8
-    assert np.abs(clean.astype(int) - scene).mean() < 4  # what demosaicing blurs
+    assert np.abs(clean.astype(int) - scene).mean() < 4  # what clipping of the colours changes
 
 
 def test_shot_noise_grows_with_light():

@@ -126,15 +126,17 @@ def _usable(windows: np.ndarray) -> np.ndarray:
     if not len(windows):
         return np.zeros(0, bool)
     flat = windows.reshape(len(windows), -1)
-    varies = np.ptp(flat, axis=1) > 0 if windows.shape[-1] == 1 else (np.ptp(windows, axis=(1, 2)) > 0).any(axis=1)
+    varies: np.ndarray = np.any(np.ptp(windows, axis=(1, 2)) > 0, axis=1)
     clipped = (
         ((flat <= 0) | (flat >= 255)).mean(axis=1) if flat.min() >= 0 and flat.max() <= 255 else np.zeros(len(flat))
     )
     varies &= clipped < 1.0  # black and white alone is a drawing
-    clear = varies & (clipped <= _CLIPPED)
+    clear: np.ndarray = varies & (clipped <= _CLIPPED)
     if clear.sum() >= min(30, 0.05 * varies.sum()):
         return clear
-    return varies & (clipped <= float(np.quantile(clipped[varies], 0.3))) if varies.any() else varies
+    if varies.any():
+        varies &= clipped <= np.quantile(clipped[varies], 0.3)
+    return varies
 
 
 def _features(described: _Described) -> np.ndarray:
@@ -233,7 +235,7 @@ def estimate_level(
         The level for the whole image, 0 to 75, and levels for equal parts in rows and columns where they differ much.
     """
     whole, parts = measure(image, white)
-    level, levels = float(whole.level(coarseness)), parts.level(coarseness)
+    level, levels = float(whole.level(coarseness)), np.asarray(parts.level(coarseness))
     levels = _filled(levels) if np.isfinite(levels).any() else np.full(levels.shape, level)
     low, high = np.quantile(levels, (0.1, 0.9))
     if levels.size < 4 or high < _WORTH_A_MAP * max(low, 1.0):

@@ -20,7 +20,7 @@ from benchmark.drawing import COLOURS, GREY, STYLE, png_of
 from mdrn import data
 from mdrn.camera import Camera, photograph
 from mdrn.denoiser import MdrnError
-from mdrn.files.atomic import write_atomically
+from mdrn.files.writing import write_atomically
 
 REAL, SYNTHETIC = "PolyU", "mdrn.camera"
 SIDE = 160  # pixels of a crop

@@ -26,6 +26,7 @@ _CLIPPED = 0.1
 _OPPONENT = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]], np.float32) / np.sqrt([[3], [2], [6]]).astype(np.float32)
 _CELL_STEPS = 10  # parts of an image have about this many windows a side
 _WORTH_A_MAP = 1.8
+_CLEAN = 2.0  # an image that is cleaner as a whole has texture, not noise, in some of its parts
 COARSENESS = 1.0  # of networks trained on white noise
 # In photographs, faint smooth noise looks like faint texture, and too little of it is measured: what is measured, and
 # what it takes to be removed, chosen on PolyU's crops for decisions, with clean validation images above 38 dB. Noise as
@@ -238,7 +239,7 @@ def estimate_level(
     level, levels = float(whole.level(coarseness)), np.asarray(parts.level(coarseness))
     levels = _filled(levels) if np.isfinite(levels).any() else np.full(levels.shape, level)
     low, high = np.quantile(levels, (0.1, 0.9))
-    if levels.size < 4 or high < _WORTH_A_MAP * max(low, 1.0):
+    if levels.size < 4 or level < _CLEAN or high < _WORTH_A_MAP * max(low, 1.0):
         return level, None
     return level, levels
 

@@ -100,9 +100,14 @@ def open_link(request: gr.Request):
     return selected, notice(BAD_LINK if bad else ""), *[gr.skip()] * 5
 
 
+async def _fetch_nothing(url: str, cache_dir: str) -> str:
+    raise gr.Error("Please upload the file itself; addresses are not opened.", print_exception=False)
+
+
 def launch(page: gr.Blocks, **options: object):
     """Serve the page with its look and its limits; `options` are those of Gradio's `launch`."""
     page.workspace.keep_swept()
+    gr.processing_utils.async_ssrf_protected_download = _fetch_nothing  # Gradio fetches an address sent as a file
     return page.launch(
         theme=THEME,
         css_paths=_FOLDER / "page.css",

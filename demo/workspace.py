@@ -66,6 +66,9 @@ class Workspace:
                 with contextlib.suppress(FileNotFoundError):  # it may go meanwhile
                     if folder.stat().st_mtime < oldest:
                         shutil.rmtree(folder, ignore_errors=True)
+            for file in self.root.parent.glob("tmp*"):  # `gr.File` leaves an empty one beside each upload
+                if file.is_file() and not file.stat().st_size and file.stat().st_mtime < oldest:
+                    file.unlink()
         with self._lock:
             for session, folders in list(self._folders.items()):
                 self._folders[session] = {folder for folder in folders if folder.exists()}

@@ -10,13 +10,12 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw
 
-from demo import comparison, events, upload
+from demo import comparison, events, service
 from demo.comparison import Comparison, Result
 from demo.errors import DemoError, Stopped
 from demo.events import AT_ONCE, LEVEL_HINT, LIGHT, NEWEST, PICTURE, PRIVATE, QUIET, notice
 from demo.workspace import Workspace
 from mdrn import files
-from mdrn.files import SUFFIXES
 
 _PROGRESS = gr.Progress()
 COLUMNS = ["Method", "PSNR, dB", "SSIM", "LPIPS", "Seconds", "Parameters, M"]
@@ -75,7 +74,7 @@ class Compare:
             return notice(events.STOPPED), *[gr.skip()] * 3
         except DemoError as error:
             return notice(error.sentence), *[gr.skip()] * 3
-        names = list(kept.captions)
+        names = [("clean", "clean"), *((comparison.name_of(each.method), each.method) for each in made.results)]
         return notice(), kept, gr.Dropdown(names, value="noisy"), gr.Dropdown(names, value=kept.best)
 
     def show(self, made: Made | None, left: str, right: str, spot: tuple | None, *values):
@@ -120,7 +119,7 @@ def keep(made: Comparison, folder: Path, asked: tuple, note: str) -> Made:
     for result in made.results:
         _write(folder / f"{result.method}.png", result.image)
         _write(folder / f"error_{result.method}.png", comparison.difference(result, made.clean))
-        captions[result.method] = f"{result.psnr:.2f} dB, {_words(result.method)}"
+        captions[result.method] = f"{result.psnr:.2f} dB, {comparison.name_of(result.method)}"
     best = max(made.results, key=lambda result: result.psnr).method
     return Made(asked, folder, scores(made.results), note, captions, best)
 
@@ -176,16 +175,12 @@ def _choices(image: str | None, photograph: str, level: float) -> list[tuple[str
     return comparison.choices(level, _colours(image, photograph))
 
 
-def _words(method: str) -> str:
-    return comparison.WORDS.get(method, method)
-
-
 def scores(results: list[Result]) -> pd.DataFrame:
     """Return the table of scores, best first."""
-    rows = [
-        (_words(each.method), each.psnr, each.ssim, each.lpips, each.seconds, (each.parameters or 0) / 1e6 or None)
-        for each in results
-    ]
+    rows = []
+    for each in results:
+        millions = each.parameters / 1e6 if each.parameters else None
+        rows.append((comparison.name_of(each.method), each.psnr, each.ssim, each.lpips, each.seconds, millions))
     frame = pd.DataFrame(rows, columns=COLUMNS).sort_values("PSNR, dB", ascending=False)
     return frame.drop(columns="LPIPS") if frame["LPIPS"].isna().all() else frame
 
@@ -206,7 +201,8 @@ def describe(made: Comparison, level: int, link: str | None) -> str:
     if any(result.lpips is not None for result in made.results):
         text.append("LPIPS: lower looks closer.")
     if made.left_out:
-        text.append(f"Not made for this level or for grey images, left out: {', '.join(made.left_out)}.")
+        names = ", ".join(map(comparison.name_of, made.left_out))
+        text.append(f"Not made for this level or for grey images, left out: {names}.")
     text.append(
         f"[A link to exactly this comparison]({link})" if link else "Comparisons of your own image have no link."
     )
@@ -226,7 +222,7 @@ def layout(tab: gr.Tab, handlers: Compare) -> tuple[list, gr.State]:
                 names, value=names[0], label="Clean photograph", filterable=False, elem_id="photograph"
             )
             with gr.Accordion("Or your own clean image", open=False):
-                image = upload.File(label="Clean image", file_types=list(SUFFIXES), height=110, elem_id="clean")
+                image = gr.File(label="Clean image", file_types=service.accepted(), height=110, elem_id="clean")
             level = gr.Radio(list(comparison.LEVELS), value=25, label="Noise level", info=LEVEL_HINT, elem_id="noise")
             methods = gr.CheckboxGroup(
                 comparison.choices(25, colours), value=comparison.first_choice(25, colours), label="Methods",
@@ -242,7 +238,10 @@ def layout(tab: gr.Tab, handlers: Compare) -> tuple[list, gr.State]:
                 alt_text="The clean image; the frame is the part that is enlarged", **{**PICTURE, "buttons": []},
             )  # fmt: skip
         with gr.Column(scale=3, min_width=320):
-            table = gr.Dataframe(headers=COLUMNS, label="Scores", interactive=False, buttons=["copy"], elem_id="scores")
+            table = gr.Dataframe(
+                headers=COLUMNS, label="Scores", interactive=False, buttons=["copy"], wrap=True,
+                column_widths=["190px", *["95px"] * (len(COLUMNS) - 1)], elem_id="scores",
+            )  # fmt: skip
             note = gr.Markdown(elem_id="compare-note")
             with gr.Row():
                 left = gr.Dropdown(["noisy"], value="noisy", label="Left", filterable=False, min_width=140)
@@ -251,6 +250,7 @@ def layout(tab: gr.Tab, handlers: Compare) -> tuple[list, gr.State]:
                 label=f"The same part of both, {_SCALE} times enlarged", max_height=_CROP * _SCALE, elem_id="pair",
                 **PICTURE,
             )  # fmt: skip
+            gr.Button("Hold for the left one (O)", elem_id="compare-original")
             gallery = {"columns": 3, "height": "auto", "object_fit": "contain", **PICTURE}
             with gr.Tabs():
                 with gr.Tab("Images"):

@@ -8,7 +8,7 @@ from pathlib import Path
 import gradio as gr
 import pandas as pd
 
-from demo import batch, events, service, upload
+from demo import batch, events
 from demo.catalogue import AUTOMATIC
 from demo.errors import DemoError, Stopped
 from demo.events import AT_ONCE, DISABLE, NEWEST, notice
@@ -81,9 +81,9 @@ def layout(handlers: Files, ready: bool) -> None:
     made, busy = gr.State(None), gr.State(False)
     with gr.Row():
         with gr.Column(scale=2, min_width=320):
-            images = upload.File(label="Images", file_count="multiple", height=220, elem_id="files")
+            images = gr.File(label="Images", file_count="multiple", height=220, elem_id="files")
             network = events.network_picker("files-network")
-            strength = gr.Slider(0, service.MAX_STRENGTH, 1, step=0.01, label="Strength", elem_id="files-strength")
+            strength = events.strength_slider("files-strength")
             further = events.advanced("files-advanced")
         with gr.Column(scale=3, min_width=320):
             gr.Markdown(_HINT)

@@ -54,8 +54,8 @@ class Asked:
     """
 
     upload: str
-    noise_level: float | None
-    model: str | None
+    noise_level: float | None = None
+    model: str | None = None
     strength: float = 1.0
 
     def __post_init__(self) -> None:

@@ -16,7 +16,7 @@ NOTHING = (
 )
 _SOURCES = """Methods marked *published* have the numbers that their authors printed; all others were measured here on
 the same noise. Times are of one image of 512 × 512 pixels on the CPU. `python -m benchmark.run` measures again; the
-sources are in `results/README.md`."""
+sources are in the repository, in `results/README.md`."""
 
 
 _NOISE = f"""Another seed alone changes the mean on Set12 by about {benchmark.SEED_DB} dB: a smaller difference, in the

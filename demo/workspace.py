@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from demo.errors import Stopped
+
 KEEP_SECONDS = 10 * 60
 
 
@@ -50,12 +52,19 @@ class Workspace:
 
     @contextlib.contextmanager
     def made(self, session: str) -> Iterator[Path]:
-        """Make a folder for a piece of work, and remove it if the work fails."""
+        """Make a folder for a piece of work, and remove it if the work fails.
+
+        Raises:
+            Stopped: if the folder went meanwhile, because the session has ended.
+        """
         folder = self.new(session)
         try:
             yield folder
-        except BaseException:
+        except BaseException as error:
+            gone = isinstance(error, FileNotFoundError) and not folder.exists()
             self.discard(session, folder)
+            if gone:
+                raise Stopped from error
             raise
 
     def sweep(self) -> None:

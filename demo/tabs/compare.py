@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 import gradio as gr
@@ -20,7 +21,7 @@ from mdrn import files
 _PROGRESS = gr.Progress()
 COLUMNS = ["Method", "PSNR, dB", "SSIM", "LPIPS", "Seconds", "Parameters, M"]
 _CROP, _SCALE = 192, 3
-_AGAIN = "The image or the settings have changed: press **Compare** to make their results."
+_AGAIN = "These results are out of date or cleared: press **Compare** to make them."
 _HINT = "Noise is added to a clean image, each method takes it out, and the results are scored against it."
 
 
@@ -79,8 +80,9 @@ class Compare:
 
     def show(self, made: Made | None, left: str, right: str, spot: tuple | None, *values):
         """Show the comparison if it is what the controls ask for."""
-        if made is None or made.asked != _asked(*values):
+        if made is None or made.asked != _asked(*values) or not made.folder.exists():
             return None, "" if made is None else _AGAIN, None, None, None, None
+        os.utime(made.folder)
         place = spot[1:] if spot and spot[0] == made.asked else (0.5, 0.5)
         chosen = [name if name in made.captions else "clean" for name in (left, right)]
         pair = tuple(str(enlarged(made, name, place)) for name in chosen)
@@ -102,7 +104,7 @@ class Compare:
 
     def place(self, made: Made | None, event: gr.SelectData):
         """Note where the small picture was clicked."""
-        if made is None:
+        if made is None or not made.folder.exists():
             return gr.skip()
         height, width = np.asarray(Image.open(made.folder / "clean.png")).shape[:2]
         return made.asked, event.index[0] / width, event.index[1] / height
@@ -209,8 +211,8 @@ def describe(made: Comparison, level: int, link: str | None) -> str:
     return " ".join(text)
 
 
-def layout(tab: gr.Tab, handlers: Compare) -> tuple[list, gr.State]:
-    """Lay the tab out and wire it; return the controls that a link sets, and what starts a run when it changes."""
+def layout(tab: gr.Tab, handlers: Compare) -> list:
+    """Lay the tab out and wire it; return the controls that a link sets."""
     names = list(comparison.photographs())
     made, spot, go = (gr.State(None) for _ in range(3))
     busy = gr.State(False)
@@ -265,9 +267,9 @@ def layout(tab: gr.Tab, handlers: Compare) -> tuple[list, gr.State]:
     changed = [level.input, photograph.input, image.change]  # what is offered first: Gradio refuses ticks not on offer
     gr.on(changed, handlers.offer, [image, photograph, level], [line, methods], **NEWEST).then(*shown, **NEWEST)
     where.select(handlers.place, made, spot, **QUIET, **LIGHT, **PRIVATE)
-    tab.select(lambda going: going or "first visit", go, go, **AT_ONCE)
+    tab.select(lambda: "first visit", None, go, **AT_ONCE)
     events.wire_run(
         [start.click, go.change], handlers.compare, asked, [made, left, right], (start, stop), line, busy,
         handlers.stops, table,
     )  # fmt: skip
-    return [photograph, level, seed, methods], go
+    return [photograph, level, seed, methods]

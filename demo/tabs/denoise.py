@@ -29,7 +29,7 @@ CHOOSE = "Choose an image: upload one, or take an example."
 AGAIN = "Press **Denoise** to make the result for this image and these settings."
 _PROGRESS = gr.Progress()
 _LABEL = 26  # pixels, above a picture
-_SCROLL = "() => { if (innerWidth < 640) document.getElementById('result').scrollIntoView({behavior: 'smooth'}); }"
+_SCROLL = "() => { if (innerWidth < 640) document.getElementById('result').scrollIntoView(); }"
 _NAVIGATOR = "Click the picture to choose the part shown at 100 %"
 
 
@@ -73,8 +73,13 @@ class Denoise:
         self.workspace = workspace
         self.stops = events.Stops()
 
-    def inspect(self, image: str | None, automatic: bool, request: gr.Request):
-        """Describe a new image and show it small; set the level to its estimate."""
+    def inspect(self, image: str | None, automatic: bool, seen: tuple | None, request: gr.Request):
+        """Describe a new image and show it small; set the level to its estimate.
+
+        Gradio repeats the event of a call that others waited for: of an image that has been seen, nothing may change.
+        """
+        if seen and seen[0] == image:
+            return [gr.skip()] * 4
         if image is None:
             return notice(), "", gr.skip(), None
         try:
@@ -208,7 +213,7 @@ def layout(page: gr.Blocks, handlers: Denoise, ready: bool) -> None:
     gr.on(triggers, handlers.show, [job, *controls], [download, done, navigator, *panes], **NEWEST)
     job.change(None, None, None, js=_SCROLL, **AT_ONCE)
     automatic, level = further[:2]
-    image.change(handlers.inspect, [image, automatic], [line, about, level, seen], **NEWEST)
+    image.change(handlers.inspect, [image, automatic, seen], [line, about, level, seen], **NEWEST)
     navigator.select(handlers.place, [image, job], spot, **QUIET, **LIGHT, **PRIVATE)
     for button, value in zip(presets, STRENGTHS.values(), strict=True):
         button.click(functools.partial(float, value), None, strength, **AT_ONCE)

@@ -42,6 +42,7 @@ def title(topic: str) -> str:
 def table(frame: pd.DataFrame, topic: str) -> pd.DataFrame:
     """Return one row a method, best first: PSNR at each level with SSIM where it was computed, size and time."""
     rows = frame[(frame["set"] == topic) & frame.plan.isin([RELEASE, PUBLISHED, "baselines"])]
+    rows = rows.assign(method=[_named(row) for row in rows.itertuples()])
     levels = sorted(rows[rows.plan == RELEASE].level.unique())
     index = ["method", "origin"]
     facts = rows.groupby(index)[["parameters", "ms_512"]].max()
@@ -56,6 +57,14 @@ def table(frame: pd.DataFrame, topic: str) -> pd.DataFrame:
     made = made.sort_values(middle, ascending=False).reset_index()
     made["Origin"] = made.pop("origin")
     return made.rename(columns={"method": "Method"}).dropna(axis=1, how="all")
+
+
+def _named(row) -> str:
+    """Return a method's name for people: what an id says of a released network, without its levels and seed."""
+    if row.plan != RELEASE:
+        return row.method.replace("_", " ")
+    estimated = ", level estimated" if row.method.endswith("+auto") else ""
+    return f"{row.size.replace('_', ' ')}, {row.strategy}{estimated}"
 
 
 def styled(made: pd.DataFrame):

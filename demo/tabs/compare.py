@@ -19,7 +19,7 @@ from demo.workspace import Workspace
 from mdrn import files
 
 _PROGRESS = gr.Progress()
-COLUMNS = ["Method", "PSNR, dB", "SSIM", "LPIPS", "Seconds", "Parameters, M"]
+COLUMNS = ["Method", "PSNR, dB", "SSIM", "LPIPS", "Seconds", "Params, M"]
 _CROP, _SCALE = 192, 3
 _AGAIN = "These results are out of date or cleared: press **Compare** to make them."
 _HINT = "Noise is added to a clean image, each method takes it out, and the results are scored against it."

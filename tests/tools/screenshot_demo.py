@@ -72,6 +72,7 @@ def compared(browser) -> None:
 def compare_outdated(browser) -> None:
     press_tab(browser, "Compare")
     browser.execute_script("document.querySelectorAll('#noise input')[2].click()")
+    until(lambda: "out of date" in text(browser, "#compare-note"), "a word about it", browser)
 
 
 def colour_table(browser) -> None:

@@ -31,7 +31,7 @@ COARSENESS = 1.0  # of networks trained on white noise
 # In photographs, faint smooth noise looks like faint texture, and too little of it is measured: what is measured, and
 # what it takes to be removed, chosen on PolyU's crops for decisions, with clean validation images above 38 dB. Noise as
 # fine as white noise stays.
-_FAINT = {"colour": ([0.4, 1.4, 14.0], [0.0, 10.0, 14.0]), "grey": ([1.6, 2.0, 14.0], [1.6, 7.0, 14.0])}
+_FAINT = {"colour": ([0.4, 1.4, 14.0], [0.0, 10.0, 14.0]), "grey": ([1.2, 3.0, 14.0], [1.2, 6.3, 14.0])}
 # White noise above the first level is measured too low, by the second number as a share of the logarithms' difference.
 _LOW = {"colour": (6.0, 0.03), "grey": (20.0, 0.038)}
 

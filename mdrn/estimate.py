@@ -26,12 +26,13 @@ _CLIPPED = 0.1
 _OPPONENT = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]], np.float32) / np.sqrt([[3], [2], [6]]).astype(np.float32)
 _CELL_STEPS = 10  # parts of an image have about this many windows a side
 _WORTH_A_MAP = 1.8
+_SMOOTH_NOISE = 1.5  # coarse noise for fine; smoother noise is measured well in the whole image alone
 _CLEAN = 2.0  # an image that is cleaner as a whole has texture, not noise, in some of its parts
 COARSENESS = 1.0  # of networks trained on white noise
 # In photographs, faint smooth noise looks like faint texture, and too little of it is measured: what is measured, and
 # what it takes to be removed, chosen on PolyU's crops for decisions, with clean validation images above 38 dB. Noise as
 # fine as white noise stays.
-_FAINT = {"colour": ([0.4, 1.4, 14.0], [0.0, 10.0, 14.0]), "grey": ([1.2, 3.0, 14.0], [1.2, 6.3, 14.0])}
+_FAINT = {"colour": ([0.4, 0.8, 14.0], [0.0, 9.0, 14.0]), "grey": ([1.2, 3.0, 14.0], [1.2, 6.3, 14.0])}
 # White noise above the first level is measured too low, by the second number as a share of the logarithms' difference.
 _LOW = {"colour": (6.0, 0.03), "grey": (20.0, 0.038)}
 
@@ -239,7 +240,8 @@ def estimate_level(
     level, levels = float(whole.level(coarseness)), np.asarray(parts.level(coarseness))
     levels = _filled(levels) if np.isfinite(levels).any() else np.full(levels.shape, level)
     low, high = np.quantile(levels, (0.1, 0.9))
-    if levels.size < 4 or level < _CLEAN or high < _WORTH_A_MAP * max(low, 1.0):
+    smooth = whole.coarse > _SMOOTH_NOISE * whole.fine
+    if levels.size < 4 or level < _CLEAN or smooth or high < _WORTH_A_MAP * max(low, 1.0):
         return level, None
     return level, levels
 

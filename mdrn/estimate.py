@@ -30,7 +30,7 @@ _SMOOTH_NOISE = 1.5  # coarse noise for fine; smoother noise is measured well in
 _CLEAN = 2.0  # an image that is cleaner as a whole has texture, not noise, in some of its parts
 COARSENESS = 1.0  # of networks trained on white noise
 # In photographs, faint smooth noise looks like faint texture, and too little of it is measured: what is measured, and
-# what it takes to be removed, chosen on PolyU's crops for decisions, with clean validation images above 38 dB. Noise as
+# what it takes to be removed, chosen on PolyU's crops for decisions against what clean validation images lose. Noise as
 # fine as white noise stays.
 _FAINT = {"colour": ([0.4, 0.8, 14.0], [0.0, 9.0, 14.0]), "grey": ([1.2, 3.0, 14.0], [1.2, 6.3, 14.0])}
 # White noise above the first level is measured too low, by the second number as a share of the logarithms' difference.

@@ -3,9 +3,6 @@
 import argparse
 import importlib.util
 
-from demo.ui import build, launch
-from mdrn.inference import reuse_freed_memory
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python app.py", description="MDRN image denoising in the browser, offline.")
@@ -17,8 +14,16 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.mcp and importlib.util.find_spec("mcp") is None:
         parser.error('--mcp: expected the package mcp, got none; pip install "gradio[mcp]"')
+    print("Starting, which can take a minute ...", flush=True)
+    from demo.ui import build, launch  # after the line above: they take their time
+    from mdrn.inference import reuse_freed_memory
+
     reuse_freed_memory()
-    launch(build(), server_name=arguments.host, server_port=arguments.port, mcp_server=arguments.mcp or None)
+    page = build()
+    options = {"server_name": arguments.host, "server_port": arguments.port, "mcp_server": arguments.mcp or None}
+    _, address, _ = launch(page, **options, quiet=True, prevent_thread_lock=True)
+    print(f"Open {address} in a browser. Ctrl+C ends the demo.", flush=True)
+    page.block_thread()
 
 
 if __name__ == "__main__":

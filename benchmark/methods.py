@@ -155,7 +155,7 @@ def without_weights() -> list[Method]:
     non-commercial use.
     """
     found = [
-        Method(name, _always(function), code=source_hash(function), slow=True)
+        Method(name, _always(function), code=short_hash(inspect.getsource(function)), slow=True)
         for name, function in classical.CLASSICAL.items()
     ]
     if importlib.util.find_spec(BM3D):

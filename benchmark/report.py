@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmark import tables
 from benchmark.drawing import Figure
 from benchmark.figures import STUDY, all_figures, times_the_steps, validation_ends
-from benchmark.summary import RELEASE, Results, load
+from benchmark.summary import GAINS, RELEASE, SUMMARY, Results, load
 from benchmark.tables import COLOUR, GREY, QUOTED, Table
 from benchmark.testsets import SETS
 from mdrn.files.writing import write_atomically
@@ -31,12 +31,16 @@ Written by `python -m benchmark.run`, and by `python -m benchmark.run --report-o
 Numbers of an independent implementation made from the paper's abstract: none of them is the paper's. A difference of
 0.02 dB on Set12 is the noise of a training seed.
 """
-_DATA = """## Data
-
-[summary.csv](summary.csv) has every number, [gains.csv](gains.csv) every comparison; `rows/` has every image,
-`evaluations.csv` how its numbers came about, `runs.csv` what training cost, `curves/` validation on the way, and
-`speed.csv` the timings. `tables/` has the tables as LaTeX too.
-"""
+_DATA = {
+    "summary.csv": "every number",
+    "gains.csv": "every comparison",
+    "rows": "every image",
+    "evaluations.csv": "how its numbers came about",
+    "runs.csv": "what training cost",
+    "curves": "validation on the way",
+    "speed.csv": "the timings",
+    "tables": "the tables as LaTeX too",
+}
 
 
 def write(out: Path) -> list[Path]:
@@ -52,7 +56,7 @@ def write(out: Path) -> list[Path]:
     """
     results = load(out)
     pages, figures = _pages(results), all_figures(results)
-    texts = {out / README: _readme(results, pages, figures)}
+    texts = {out / README: _readme(out, results, pages, figures)}
     for name, (title, made) in pages.items():
         shown = [_drawn(figure, f"../{FIGURES}") for figure in figures if _page_of(figure.name) == name]
         texts[out / TABLES / f"{name}.md"] = "\n".join([f"# {title}\n", *(table.markdown() for table in made), *shown])
@@ -182,7 +186,7 @@ def _drawn(figure: Figure, folder: str) -> str:
     return f"![{figure.caption}]({folder}/{figure.name}.png)\n\n{figure.caption}\n"
 
 
-def _readme(results: Results, pages: dict, figures: list) -> str:
+def _readme(out: Path, results: Results, pages: dict, figures: list) -> str:
     parts = [_PREFACE, white_noise(results), ""]
     if "photographs" in pages:
         parts += ["## Photographs\n", photographs(results), ""]
@@ -191,4 +195,6 @@ def _readme(results: Results, pages: dict, figures: list) -> str:
     shown = [there[name] for name in _SHOWN if name in there][:_PLOTS]
     parts += [_drawn(figure, FIGURES) for figure in shown]
     links = [f"- [{title}]({TABLES}/{name}.md)" for name, (title, _) in pages.items()]
-    return "\n".join([*parts, "## More\n", *links, "", _DATA])
+    there = [name for name in _DATA if (out / name).exists() or name in (SUMMARY, GAINS, TABLES)]
+    data = [f"- `{name}`: {_DATA[name]}" for name in there]
+    return "\n".join([*parts, "## More\n", *links, "", "## Data\n", *data, ""])

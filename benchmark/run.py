@@ -25,6 +25,8 @@ from mdrn.checkpoint import read_header
 from mdrn.data import data_root
 from mdrn.denoiser import MdrnError
 
+OUT = "results"  # the folder that is tracked, and whose tables the README beside it shows
+
 
 class UsageError(MdrnError):
     """The options make no sense together."""
@@ -175,6 +177,9 @@ def measure(request: Request, runs: list[Run]) -> float:
     if request.dry_run:
         for job in missing:
             print(f"  {job.set_name} {'auto' if job.level is None else f'{job.level:g}'} {job.method.name}")
+        for run in runs:
+            if not run.finished:
+                print(f"  and, once it is trained, {run.label}")
         if missing:
             print(f"  about {duration(evaluate.seconds_left(missing, conditions, request.root))}, measured here")
         return 0.0
@@ -200,8 +205,8 @@ def write_report(request: Request) -> None:
         raise UsageError(f"{out}: expected a folder with {rows.EVALUATIONS}, found none; run without --report-only")
     written = report.write(out)
     print(f"{len(written)} files written; read {written[0]}")
-    if report.update_readme(out.resolve().parent / "README.md", out):
-        print("table in the top README written")
+    if out.name == OUT and report.update_readme(out.resolve().parent / "README.md", out):
+        print("tables in the top README written")
 
 
 def _jobs(request: Request, runs: list[Run]) -> list[evaluate.Job]:
@@ -258,10 +263,11 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     plans = "\n".join(f"  {name:8} {known.summary}" for name, known in PLANS.items())
+    names = [*(method.name for method in methods.without_weights()), *mdrn.list_models()]
     parser = _Parser(
         prog="python -m benchmark.run",
         description=__doc__.split("\n\n")[0],
-        epilog=f"plans:\n{plans}",
+        epilog=f"plans:\n{plans}\n\nmethods: {', '.join(names)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
@@ -277,7 +283,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--out", metavar="DIR", help="rows, tables and figures; default: results, runs/smoke for --preset smoke")
     add("--levels", metavar="L", type=float, nargs="+", help="noise levels; default: the set's, or a network's own")
     add("--protocol", choices=("awgn", "clip8"), default="awgn", help="default: awgn, the literature's")
-    add("--methods", metavar="M", nargs="+", help="names, patterns ('mdrn_tiny*') or weights files; default: all")
+    add("--methods", metavar="M", nargs="+", help="names (see below), patterns or weights files; default: all")
     add("--sets", metavar="SET", nargs="+", help=f"of {', '.join(testsets.SETS)}; default: those found, else samples")
     add("--only", metavar="RUN", nargs="+", help="with --preset: train these runs alone, ids or patterns")
     add("--teacher", metavar="T", help="with --preset: released id or weights file; default: the plan's")
@@ -320,19 +326,22 @@ def parse(arguments: list[str] | None = None) -> Request:
     root = data_root(said.data_root)
     same = {f.name: getattr(said, f.name) for f in dataclasses.fields(Request) if hasattr(said, f.name)}
     lists = {name: tuple(value) for name, value in same.items() if isinstance(value, list)}
-    trunk = None if said.lpips == "none" or said.report_only else _lpips_trunk(said.lpips)
+    trunk = None if said.lpips == "none" or said.report_only else _lpips_trunk(said.lpips, said.force)
     made = {
         "root": root or (fetch.cache_folder() if said.fetch else None),
-        "out": Path(said.out or ("runs/smoke" if said.preset == "smoke" else "results")),
+        "out": Path(said.out or ("runs/smoke" if said.preset == "smoke" else OUT)),
         "conditions": evaluate.Conditions(said.protocol, said.noise_seed, said.device, trunk),
     }
     return Request(**same | lists | made)
 
 
-def _lpips_trunk(asked: str) -> str | None:
+def _lpips_trunk(asked: str, force: bool) -> str | None:
     if metrics.lpips_available(asked):
         return asked
-    print(f"LPIPS: the weights of its trunk ({asked}) are not under TORCH_HOME; its cells stay empty")
+    missing = f"LPIPS: the weights of its trunk ({asked}) are not under TORCH_HOME"
+    if force:
+        raise UsageError(f"{missing}, and --force would lose what the rows have; set TORCH_HOME, or add --lpips none")
+    print(f"{missing}; its cells stay empty")
     return None
 
 

@@ -76,7 +76,7 @@ def in_bf16() -> dict[str, nn.Module]:
 
 def classical() -> dict[str, Denoiser]:
     """Return the classical denoisers to compare, BM3D where its package is installed."""
-    chosen = {name: CLASSICAL[name] for name in ("non_local_means", "wavelet")}
+    chosen: dict[str, Denoiser] = dict(CLASSICAL)
     if importlib.util.find_spec("bm3d"):
         chosen["bm3d"] = bm3d
     return chosen

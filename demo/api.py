@@ -8,14 +8,13 @@ from pathlib import Path
 
 import gradio as gr
 
-from demo import batch, catalogue, comparison, service, upload
+from demo import batch, catalogue, comparison, service
 from demo.catalogue import AUTOMATIC
 from demo.errors import DemoError
 from demo.events import readable
 from demo.workspace import Workspace
 from mdrn import checkpoint
 from mdrn.classical import CLASSICAL
-from mdrn.files import SUFFIXES
 from mdrn.noise import MAX_NOISE_LEVEL
 
 
@@ -39,20 +38,21 @@ class Api:
         """Denoise one image file.
 
         Args:
-            image: PNG, JPEG, WebP, TIFF or BMP; 8 or 16 bits, or float TIFF in [0, 1]; grey or RGB, with or without
-                alpha.
+            image: PNG, JPEG, WebP, TIFF, BMP or AVIF; 8 or 16 bits, or float TIFF in [0, 1]; grey or RGB, with or
+                without alpha.
             noise_level: standard deviation of the noise on the 8-bit scale, 0 to 75; leave it out to estimate it.
             model: short name or id of a released network, or 'automatic'.
-            strength: 0 returns the input, 1 the restored image, between them a mixture.
+            strength: 0 returns the input, 1 the restored image, between them a mixture; above 1, to 2, it multiplies
+                the noise level.
             keep_metadata: False leaves EXIF, XMP and resolution out.
             as_png: True writes PNG whatever the input was.
             request: filled in by the server.
 
         Returns:
-            The restored image in the input's own format, bit depth and size, and what was done.
+            The restored image in the input's own format (PNG for AVIF), bit depth and size, and what was done.
         """
         with self.workspace.made(_session(request)) as folder:
-            job = service.denoise(service.Asked(str(_given(image)), noise_level, model), folder)
+            job = service.denoise(service.Asked(str(_given(image)), noise_level, model, strength), folder)
             result = service.write_result(job, strength, keep_metadata, as_png)
             service.keep_only(result)
         return str(result), job.facts()
@@ -75,7 +75,8 @@ class Api:
             noise_level: standard deviation of the noise on the 8-bit scale, 0 to 75, for all; leave it out to estimate
                 it for each.
             model: short name or id of a released network, or 'automatic'.
-            strength: 0 returns the input, 1 the restored image, between them a mixture.
+            strength: 0 returns the input, 1 the restored image, between them a mixture; above 1, to 2, it multiplies
+                the noise level.
             keep_metadata: False leaves EXIF, XMP and resolution out.
             as_png: True writes PNG whatever the input was.
             request: filled in by the server.
@@ -140,8 +141,8 @@ def wire(api: Api, network: dict, light: dict) -> None:
     """
     models = [AUTOMATIC, *checkpoint.short_names(), *(n.id for n in catalogue.networks())]
     with gr.Column(visible=False):
-        one = upload.File(label="image", file_types=list(SUFFIXES))
-        several = upload.File(label="images", file_types=list(SUFFIXES), file_count="multiple")
+        one = gr.File(label="image", file_types=service.accepted())
+        several = gr.File(label="images", file_types=service.accepted(), file_count="multiple")
         settings = [
             gr.Number(None, label="noise_level", minimum=0, maximum=MAX_NOISE_LEVEL),
             gr.Dropdown(models, value=AUTOMATIC, label="model"),

@@ -57,7 +57,7 @@ def denoise_files(
         folder: an empty folder of this visitor's; the zip is `folder / ARCHIVE`.
         noise_level: on the 8-bit scale, 0 to 75, for all; None estimates it for each.
         model: a released id or short name; `catalogue.AUTOMATIC` or None is the library's own choice for each.
-        strength: 0 is the upload, 1 the restored image.
+        strength: as in `service.Asked` and `service.write_result`.
         keep_metadata: False leaves EXIF, XMP and resolution out.
         as_png: write PNG whatever the uploads were.
         progress: called with (done, total) within each file; it may raise `errors.Stopped`.
@@ -77,7 +77,7 @@ def denoise_files(
             try:
                 if pixels >= MAX_PIXELS:
                     raise DemoError(f"Left out: {MAX_PIXELS:,} pixels are done. Please send it again by itself.")
-                job = service.denoise(Asked(str(path), noise_level, model), folder, progress)
+                job = service.denoise(Asked(str(path), noise_level, model, strength), folder, progress)
                 result = service.write_result(job, strength, keep_metadata, as_png)
             except DemoError as error:
                 lines.append(Line(path.name, "", None, None, error.sentence))

@@ -52,6 +52,11 @@ class Network:
         """Its name for people."""
         return _TITLES.get(self.size, self.size)
 
+    @property
+    def full_title(self) -> str:
+        """Its name for people beside networks of the same size that were trained in another way."""
+        return f"{self.title} ({self.strategy})"
+
     def covers(self, noise_level: float) -> bool:
         """Whether it was trained for a level."""
         return self.noise_level[0] <= noise_level <= self.noise_level[1]

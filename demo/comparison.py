@@ -23,7 +23,6 @@ MAX_SIDE = 512
 MAX_METHODS = 12
 _FIRST_NETWORKS = 4
 _LARGEST_SEED = 2**32 - 1
-WORDS = {name: name.replace("_", " ").capitalize() for name in CLASSICAL}  # classical methods in words
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,13 +96,19 @@ def able(noise_level: float, colours: int) -> list[Network]:
 
 def choices(noise_level: float, colours: int) -> list[tuple[str, str]]:
     """Return what can be compared: (label, method)."""
-    classical = [(f"{words} (classical)", name) for name, words in WORDS.items()]
-    return [*((f"{n.title} ({n.id})", n.id) for n in able(noise_level, colours)), *classical]
+    return [(name_of(method), method) for method in (*(n.id for n in able(noise_level, colours)), *CLASSICAL)]
 
 
 def first_choice(noise_level: float, colours: int) -> list[str]:
     """Return the methods to begin with: the networks, and one classical method."""
-    return [*(n.id for n in able(noise_level, colours)[:_FIRST_NETWORKS]), next(iter(WORDS))]
+    return [*(n.id for n in able(noise_level, colours)[:_FIRST_NETWORKS]), next(iter(CLASSICAL))]
+
+
+def name_of(method: str) -> str:
+    """Return a method's name for people."""
+    if method in CLASSICAL:
+        return f"{method.replace('_', ' ').capitalize()} (classical)"
+    return catalogue.find(method).full_title if method != "noisy" else "noisy"
 
 
 def compare(

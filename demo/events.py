@@ -10,7 +10,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from demo import catalogue
+from demo import catalogue, service
 from demo.errors import DemoError, Stopped
 
 NETWORK = {"concurrency_id": "network", "concurrency_limit": 1}  # one image at a time goes through a network
@@ -22,6 +22,7 @@ AT_ONCE = {"concurrency_id": "at once", "concurrency_limit": 20, **QUIET, **PRIV
 NEWEST = {"trigger_mode": "always_last", **QUIET, **LIGHT, **PRIVATE}  # of many changes, the last one always runs
 PICTURE = {"format": "png", "type": "filepath", "interactive": False, "buttons": ["fullscreen"]}
 LEVEL_HINT = "15 is fine grain, 25 is plain to see, 50 is heavy."
+HOLD = "Hold for the original (O)"
 STOPPED = "Stopped."
 DISABLE = "() => ({__type__: 'update', interactive: false})"  # in the browser, before the server has answered
 
@@ -105,6 +106,12 @@ def wire_run(
     running = begun.then(work, inputs, [line, *outputs], show_progress_on=shown, **NETWORK, **PRIVATE)
     running.then(lambda: buttons_for(False), None, [start, stop, busy], **AT_ONCE)
     stop.click(end, None, [start, stop, busy, line], cancels=[running], **AT_ONCE)
+
+
+def strength_slider(elem_id: str, **layout: int) -> gr.Slider:
+    """Make the slider for the strength."""
+    info = "Above 1 the network runs again and smooths more."
+    return gr.Slider(0, service.MAX_STRENGTH, 1, step=0.01, label="Strength", info=info, elem_id=elem_id, **layout)
 
 
 def network_picker(elem_id: str) -> gr.Dropdown:

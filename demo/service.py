@@ -7,7 +7,9 @@ strength runs no network, and the server's memory holds no visitor's image betwe
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import os
 import shutil
 from collections.abc import Callable
@@ -20,8 +22,8 @@ from demo.errors import DemoError, told_to_the_visitor
 from mdrn import estimate, files, inference
 
 MAX_PIXELS = 26_000_000  # a camera of 24 megapixels writes a little more
-MAX_FILE_SIZE = "100mb"
-MAX_STRENGTH = 1.0
+MAX_FILE_SIZE = "160mb"  # such a camera's 16-bit TIFF has 144 MB
+MAX_STRENGTH = 2.0
 NAME_LENGTH = 80
 
 
@@ -48,11 +50,16 @@ class Asked:
         upload: path of the upload.
         noise_level: on the 8-bit scale; None estimates it.
         model: a released id or short name; None leaves the choice to the library.
+        strength: above 1 it multiplies the noise level; at 1 and below it mixes, for which no network runs.
     """
 
     upload: str
-    noise_level: float | None
-    model: str | None
+    noise_level: float | None = None
+    model: str | None = None
+    strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "strength", max(1.0, self.strength))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +114,20 @@ class Job:
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in hidden}
 
 
+@functools.cache
+def accepted() -> list[str]:
+    """Return the suffixes of the files that can be read here; AVIF and HEIC only where libvips has their codecs."""
+    import pyvips
+
+    found = list(files.SUFFIXES)
+    for codec, suffixes in (("av1", (".avif",)), ("hevc", (".heic", ".heif", ".hif"))):
+        with contextlib.suppress(pyvips.Error):
+            data = pyvips.Image.black(16, 16).heifsave_buffer(compression=codec)
+            pyvips.Image.new_from_buffer(data, "").avg()
+            found += [suffix for suffix in suffixes if suffix in files.ALSO_READ]
+    return found
+
+
 def read(path: Path) -> files.ImageFile:
     """Read an upload, after its pixels have been counted from its header.
 
@@ -131,7 +152,7 @@ def inspect(path: Path) -> tuple[Upload, files.ImageFile]:
 
 
 def denoise(asked: Asked, folder: Path, progress: Callable[[int, int], None] | None = None) -> Job:
-    """Denoise an upload at full strength and keep the result in `folder`.
+    """Denoise an upload, at strength 1 at least, and keep the result in `folder`.
 
     Args:
         asked: the upload and the settings.
@@ -145,7 +166,8 @@ def denoise(asked: Asked, folder: Path, progress: Callable[[int, int], None] | N
     source = read(path)
     with told_to_the_visitor(path):
         model = catalogue.model_argument(asked.model)
-        result = inference.restore(source.pixels, asked.noise_level, model, stages=True, progress=progress)
+        settings = source.pixels, asked.noise_level, model, asked.strength
+        result = inference.restore(*settings, stages=True, progress=progress)
     for index, pixels in enumerate((source.pixels, *result.stages)):
         np.save(folder / f"stage_{index}.npy", pixels)
     (folder / "profile.icc").write_bytes(source.icc or b"")
@@ -172,7 +194,7 @@ def write_result(job: Job, strength: float = 1.0, keep_metadata: bool = True, as
 
     Args:
         job: what `denoise` returned.
-        strength: 0 is the upload, 1 the restored image, between them a mixture; no network runs.
+        strength: 0 is the upload, 1 and above the job's image, between them a mixture; no network runs.
         keep_metadata: False leaves EXIF, XMP and resolution out; the colour profile stays.
         as_png: write PNG whatever the upload was; useful for JPEG, which loses a little each time.
 
@@ -200,7 +222,7 @@ def keep_only(path: Path) -> None:
 def restored(job: Job, strength: float, at: tuple[slice, slice] = (slice(None), slice(None))) -> np.ndarray:
     """Return the restored pixels, or a part of them, at a strength and in the kind of the upload; no network runs."""
     before, after = (np.ascontiguousarray(job.stage(index)[at]) for index in (0, job.stages))
-    return inference.blend(before, after, strength)
+    return inference.blend(before, after, min(1.0, strength))
 
 
 def _kind(source: files.ImageFile) -> str:

@@ -16,11 +16,10 @@ from huggingface_hub.utils import validate_repo_id
 ROOT = Path(__file__).parent.parent
 PARTS = (
     "app.py",
-    "README.md",
     "LICENSE",
     "CITATION.cff",
     "demo/*.py",
-    "demo/*.md",
+    "demo/about.md",
     "demo/*.html",
     "demo/*.css",
     "demo/tabs/*.py",
@@ -28,30 +27,27 @@ PARTS = (
     "mdrn/*.py",
     "mdrn/files/*.py",
     "mdrn/*.csv",
+    "mdrn/*.safetensors",
     "mdrn/weights/*.safetensors",
-    "results/README.md",
     "results/summary.csv",
 )
-REQUIREMENTS = "requirements.txt"
-# The free hardware has no GPU, and PyTorch's wheels with CUDA take several GB and minutes of each build.
-CPU_WHEELS = "--extra-index-url https://download.pytorch.org/whl/cpu\n"
+RENAMED = {"README.md": "demo/space.md", "requirements.txt": "demo/space.txt"}  # in the Space: in the checkout
 _OURS_TO_KEEP = (".gitattributes",)  # the Hub writes it
 
 
-def contents(root: Path = ROOT) -> dict[str, bytes | Path]:
-    """Return what a Space is made of: path in the repository -> a file, or the bytes of one made for the Space.
+def contents(root: Path = ROOT) -> dict[str, Path]:
+    """Return what a Space is made of: path in the Space -> file.
 
     Raises:
         FileNotFoundError: if a part is missing.
     """
-    found: dict[str, bytes | Path] = {}
+    found = {}
     for part in PARTS:
         paths = sorted(path for path in root.glob(part) if path.is_file())
         if not paths:
             raise FileNotFoundError(f"{root / part}: expected at least one file, got none; use a whole checkout")
         found |= {path.relative_to(root).as_posix(): path for path in paths}
-    found[REQUIREMENTS] = CPU_WHEELS.encode() + (root / REQUIREMENTS).read_bytes()
-    return found
+    return found | {path: root / source for path, source in RENAMED.items()}
 
 
 def upload(repo: str, api: HfApi, *, private: bool = False, root: Path = ROOT) -> str:
@@ -75,9 +71,9 @@ def upload(repo: str, api: HfApi, *, private: bool = False, root: Path = ROOT) -
     return str(address)
 
 
-def describe(files: dict[str, bytes | Path]) -> str:
+def describe(files: dict[str, Path]) -> str:
     """Return a line for each file with its size, and the sum."""
-    sizes = {path: len(x) if isinstance(x, bytes) else x.stat().st_size for path, x in files.items()}
+    sizes = {path: source.stat().st_size for path, source in files.items()}
     lines = [f"{size:>9,}  {path}" for path, size in sorted(sizes.items())]
     return "\n".join([*lines, f"{sum(sizes.values()):>9,}  bytes in {len(sizes)} files"])
 

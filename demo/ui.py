@@ -66,14 +66,14 @@ def build() -> gr.Blocks:
             with opened["files"]:
                 files.layout(several, ready)
             with opened["compare"]:
-                asked, go = compare.layout(opened["compare"], scores)
+                asked = compare.layout(opened["compare"], scores)
             with opened["benchmark"]:
                 benchmark.layout()
             with opened["about"]:
                 about.layout()
         for name, tab in opened.items():
             tab.select(None, None, None, js=f"() => window.mdrnTab('{name}')", **AT_ONCE)
-        linked = page.load(open_link, None, [tabs, line, go, *asked], **AT_ONCE)
+        linked = page.load(open_link, None, [tabs, line, *asked], **AT_ONCE)
         linked.then(None, None, None, js="() => { window.mdrnOpened = true; }", **AT_ONCE)
 
         def leave(request: gr.Request) -> None:
@@ -94,15 +94,20 @@ def open_link(request: gr.Request):
     if asked is not None:
         photograph, level, seed, methods = asked
         boxes = gr.CheckboxGroup(compare.choices_for(photograph, level), value=methods)
-        return gr.Tabs(selected="compare"), notice(), "link", photograph, level, seed, boxes
+        return gr.Tabs(selected="compare"), notice(), photograph, level, seed, boxes
     bad = (tab is not None and tab not in TABS) or bool({"photograph", "level", "seed", "methods"} & set(query))
     selected = gr.Tabs(selected=tab) if tab in TABS else gr.skip()
-    return selected, notice(BAD_LINK if bad else ""), *[gr.skip()] * 5
+    return selected, notice(BAD_LINK if bad else ""), *[gr.skip()] * 4
+
+
+async def _fetch_nothing(url: str, cache_dir: str) -> str:
+    raise gr.Error("Please upload the file itself; addresses are not opened.", print_exception=False)
 
 
 def launch(page: gr.Blocks, **options: object):
     """Serve the page with its look and its limits; `options` are those of Gradio's `launch`."""
     page.workspace.keep_swept()
+    gr.processing_utils.async_ssrf_protected_download = _fetch_nothing  # Gradio fetches an address sent as a file
     return page.launch(
         theme=THEME,
         css_paths=_FOLDER / "page.css",

@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from demo.errors import Stopped
+
 KEEP_SECONDS = 10 * 60
 
 
@@ -50,12 +52,19 @@ class Workspace:
 
     @contextlib.contextmanager
     def made(self, session: str) -> Iterator[Path]:
-        """Make a folder for a piece of work, and remove it if the work fails."""
+        """Make a folder for a piece of work, and remove it if the work fails.
+
+        Raises:
+            Stopped: if the folder went meanwhile, because the session has ended.
+        """
         folder = self.new(session)
         try:
             yield folder
-        except BaseException:
+        except BaseException as error:
+            gone = isinstance(error, FileNotFoundError) and not folder.exists()
             self.discard(session, folder)
+            if gone:
+                raise Stopped from error
             raise
 
     def sweep(self) -> None:
@@ -66,6 +75,9 @@ class Workspace:
                 with contextlib.suppress(FileNotFoundError):  # it may go meanwhile
                     if folder.stat().st_mtime < oldest:
                         shutil.rmtree(folder, ignore_errors=True)
+            for file in self.root.parent.glob("tmp*"):  # `gr.File` leaves an empty one beside each upload
+                if file.is_file() and not file.stat().st_size and file.stat().st_mtime < oldest:
+                    file.unlink()
         with self._lock:
             for session, folders in list(self._folders.items()):
                 self._folders[session] = {folder for folder in folders if folder.exists()}

@@ -1,27 +1,33 @@
 """Noise as photographs have it, synthesised for training: what a sensor adds, after all that a camera does to it.
 
-A clean picture is taken back to linear light and to a sensor's mosaic, gets shot and read noise and is developed again.
-The clean reference goes through the same steps without the noise, so that a network learns to remove noise and not to
-undo the camera. `data` and the benchmark import this module; it imports torch and, for JPEG, Pillow.
+A clean picture is taken back to linear light and a sensor's colours, gets shot and read noise that has been through a
+mosaic, and is developed again. The clean reference goes through the same steps without the noise, so that a network
+learns to remove noise and not to undo the camera. It imports torch and, for JPEG, Pillow.
 
 Reference:
     The steps back to the sensor, the ranges of white balance and the distribution of shot and read noise follow Brooks
     et al., "Unprocessing Images for Learned Raw Denoising", CVPR 2019; JPEG after the noise follows Guo et al., "Toward
-    Convolutional Blind Denoising of Real Photographs", CVPR 2019. The ranges of smoothing, sharpening and resizing are
-    ours, chosen so that deviation, autocorrelation and correlation of the channels are like those of real photographs.
+    Convolutional Blind Denoising of Real Photographs", CVPR 2019. The camera's own noise reduction and
+    the ranges of smoothing, sharpening and resizing are ours, chosen so that deviation, autocorrelation, correlation of
+    the channels and noise at edges are like those of real photographs.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import io
+import math
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
+VERSION = 2  # of what `Camera.draw` and `photograph` give for a seed; pools of another version are not reused
 _LUMA = torch.tensor([0.299, 0.587, 0.114])
 _BLOCK = 4
+_SLOPE = 0.015  # of white for each pixel; where noise reduction does half of what it does in flat areas
+_LEAST_SCALE = 0.55  # of scene and photograph together
+_MARGIN = 6  # pixels on each side that know of the scene's border
 _MATRICES = torch.tensor(  # from a sensor's colours to sRGB, rows sum to 1
     [
         [[1.70, -0.55, -0.15], [-0.20, 1.45, -0.25], [0.02, -0.50, 1.48]],
@@ -44,10 +50,13 @@ class Camera:
         blue_gain: of the white balance.
         matrix: (3, 3) from the sensor's colours to sRGB.
         contrast: of the tone curve after the sRGB one, 0 to 1.
-        smoothing: standard deviation in pixels of the camera's own noise reduction; 0 is none.
-        colour_smoothing: the same, of the colour alone.
+        shrink: of the scene's size before all this, at most 1; takes away noise and JPEG that the picture itself has.
+        optics: standard deviation in pixels of the lens's blur.
+        reduction: share of the noise that the camera's own noise reduction takes away where the picture is flat.
+        colour_smoothing: standard deviation in pixels of the blur that it leaves in the noise's colour; 0 is none.
+        smoothing: the same of picture and noise.
         sharpening: amount of an unsharp mask.
-        scale: of the picture's size, at most 1.
+        scale: of the photograph's size, at most 1.
         quality: of the JPEG, None for none.
         subsampling: Pillow's, 0 for 4:4:4 or 2 for 4:2:0.
     """
@@ -58,8 +67,11 @@ class Camera:
     blue_gain: float = 1.0
     matrix: tuple[tuple[float, ...], ...] = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
     contrast: float = 0.0
-    smoothing: float = 0.0
+    shrink: float = 1.0
+    optics: float = 0.0
+    reduction: float = 0.0
     colour_smoothing: float = 0.0
+    smoothing: float = 0.0
     sharpening: float = 0.0
     scale: float = 1.0
     quality: int | None = None
@@ -73,9 +85,10 @@ class Camera:
             >>> 0 < Camera.draw(np.random.default_rng(0)).shot < 0.03
             True
         """
-        shot = float(np.exp(rng.uniform(np.log(1e-4), np.log(0.02))))
+        shot = float(np.exp(rng.uniform(np.log(2.5e-4), np.log(0.015))))
         mix = rng.dirichlet(np.ones(len(_MATRICES)))
         matrix = torch.einsum("k,kij->ij", torch.tensor(mix, dtype=torch.float32), _MATRICES)
+        scale = float(rng.uniform(_LEAST_SCALE, 1.0)) if rng.random() < 0.15 else 1.0
         return cls(
             shot=shot,
             read=float(np.exp(rng.normal(2.18 * np.log(shot) + 1.2, 0.26))),
@@ -83,13 +96,20 @@ class Camera:
             blue_gain=float(rng.uniform(1.5, 1.9)),
             matrix=tuple(map(tuple, matrix.tolist())),
             contrast=float(rng.uniform(0.0, 1.0)),
-            smoothing=float(rng.choice([0.0, rng.uniform(0.4, 1.1)], p=[0.2, 0.8])),
-            colour_smoothing=float(rng.choice([0.0, rng.uniform(1.0, 5.0)], p=[0.15, 0.85])),
-            sharpening=float(rng.choice([0.0, rng.uniform(0.0, 1.0)])),
-            scale=float(rng.choice([1.0, rng.uniform(0.5, 1.0)], p=[0.7, 0.3])),
-            quality=int(rng.integers(75, 100)) if rng.random() < 0.8 else None,
-            subsampling=int(rng.choice([0, 2])),
+            shrink=float(rng.uniform(_LEAST_SCALE / scale, 1.0)),
+            optics=float(rng.uniform(0.4, 0.8)),
+            reduction=float(rng.uniform(0.5, 0.95)),
+            colour_smoothing=float(np.exp(rng.uniform(np.log(1.9), np.log(6.0)))),
+            smoothing=float(rng.uniform(0.4, 0.65)),
+            sharpening=float(rng.uniform(0.0, 0.4)),
+            scale=scale,
+            quality=int(rng.integers(88, 100)) if rng.random() < 0.85 else None,
+            subsampling=int(rng.choice([0, 2], p=[0.15, 0.85])),
         )
+
+    def scene_side(self, side: int) -> int:
+        """Return how many pixels a side of the scene make `side` pixels of the photograph, and a margin."""
+        return math.ceil((side + 2 * _MARGIN) / (self.shrink * self.scale))
 
 
 def photograph(clean: np.ndarray, camera: Camera, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -102,7 +122,7 @@ def photograph(clean: np.ndarray, camera: Camera, rng: np.random.Generator) -> t
 
     Returns:
         Two images (H', W', 3), uint8: the clean reference and the noisy photograph, H' and W' those of the picture
-        times the camera's scale.
+        times `shrink` and `scale`.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -112,15 +132,24 @@ def photograph(clean: np.ndarray, camera: Camera, rng: np.random.Generator) -> t
     """
     matrix = torch.tensor(camera.matrix)
     gains = torch.tensor([camera.red_gain, 1.0, camera.blue_gain])
-    picture = torch.from_numpy(clean.astype(np.float32) / 255.0).permute(2, 0, 1)
+    picture = _resized(torch.from_numpy(clean.astype(np.float32) / 255.0).permute(2, 0, 1), camera.shrink)
+    picture = _blurred(picture, camera.optics) if camera.optics else picture
     linear = _to_linear(_without_contrast(picture, camera.contrast))
     sensor = torch.einsum("ij,jhw->ihw", torch.linalg.inv(matrix), linear).clamp(0.0, 1.0) / gains[:, None, None]
     deviation = (camera.shot * sensor + camera.read).sqrt()
     drawn = torch.from_numpy(rng.standard_normal(sensor.shape, dtype=np.float32))
     phase = tuple(int(p) for p in rng.integers(0, 2, 2))
-    developed = [_develop(raw, gains, matrix, phase, camera) for raw in (sensor, sensor + deviation * drawn)]
+    noise = _demosaiced(deviation * drawn, phase)
+    reference, photograph = (_shown(raw, gains, matrix, camera.contrast) for raw in (sensor, sensor + noise))
+    noise = (photograph - reference) * (1.0 - camera.reduction * _flatness(reference))
+    if camera.colour_smoothing:
+        luma = _luma(noise)
+        noise = luma + _blurred(noise - luma, camera.colour_smoothing)
+    developed = [_finished(image, camera) for image in (reference, reference + noise)]
     images = [np.round(image.permute(1, 2, 0).numpy() * 255.0).astype(np.uint8) for image in developed]
-    return images[0], images[1] if camera.quality is None else _jpeg(images[1], camera)
+    if camera.quality is None:
+        return images[0], images[1]
+    return _jpeg(images[0], 100, camera.subsampling), _jpeg(images[1], camera.quality, camera.subsampling)
 
 
 def white_level(noise: np.ndarray) -> float:
@@ -165,27 +194,43 @@ def _without_contrast(y: torch.Tensor, contrast: float) -> torch.Tensor:
     return torch.from_numpy(np.interp(y.numpy(), table, x.numpy()).astype(np.float32))
 
 
-def _develop(
-    sensor: torch.Tensor, gains: torch.Tensor, matrix: torch.Tensor, phase: tuple[int, int], camera: Camera
-) -> torch.Tensor:
-    """Return (3, H, W) in the sensor's colours, one of which each pixel has, as an sRGB image."""
-    balanced = (_demosaiced(sensor, phase) * gains[:, None, None]).clamp(0.0, 1.0)
+def _shown(raw: torch.Tensor, gains: torch.Tensor, matrix: torch.Tensor, contrast: float) -> torch.Tensor:
+    """Return (3, H, W) in the sensor's colours as an sRGB image."""
+    balanced = (raw * gains[:, None, None]).clamp(0.0, 1.0)
     srgb = _to_srgb(torch.einsum("ij,jhw->ihw", matrix, balanced).clamp(0.0, 1.0))
-    image = _with_contrast(srgb, camera.contrast)
-    if camera.colour_smoothing:
-        luma = torch.einsum("c,chw->hw", _LUMA, image)
-        image = luma + _blurred(image - luma, camera.colour_smoothing)
-    if camera.smoothing:
-        image = _blurred(image, camera.smoothing)
+    return _with_contrast(srgb, contrast)
+
+
+def _luma(image: torch.Tensor) -> torch.Tensor:
+    return torch.einsum("c,chw->hw", _LUMA, image)
+
+
+def _flatness(image: torch.Tensor) -> torch.Tensor:
+    """Return (H, W): 1 where an image (3, H, W) is flat, near 0 at edges and in texture."""
+    steps = torch.gradient(_blurred(_luma(image)[None], 1.0)[0])
+    slope = _blurred(torch.hypot(*steps)[None], 2.0)[0]
+    return 1.0 / (1.0 + (slope / _SLOPE) ** 2)
+
+
+def _finished(image: torch.Tensor, camera: Camera) -> torch.Tensor:
+    """Smooth, sharpen and resize (3, H, W) as a camera does."""
+    image = _blurred(image, camera.smoothing) if camera.smoothing else image
     if camera.sharpening:
         image = image + camera.sharpening * (image - _blurred(image, 1.0))
-    if camera.scale < 1.0:
-        image = F.interpolate(image[None], scale_factor=camera.scale, mode="bicubic", antialias=True)[0]
-    return image.clamp(0.0, 1.0)
+    return _resized(image, camera.scale).clamp(0.0, 1.0)
+
+
+def _resized(image: torch.Tensor, scale: float) -> torch.Tensor:
+    if scale == 1.0:
+        return image
+    return F.interpolate(image[None], scale_factor=scale, mode="bicubic", antialias=True)[0].clamp(0.0, 1.0)
 
 
 def _demosaiced(sensor: torch.Tensor, phase: tuple[int, int]) -> torch.Tensor:
-    """Keep one colour of each pixel, in Bayer's pattern, and fill in the others bilinearly."""
+    """Keep one colour of each pixel, in Bayer's pattern, and fill in the others bilinearly.
+
+    Noise alone passes through it: in pictures a camera's own method leaves fewer traces.
+    """
     height, width = sensor.shape[-2:]
     row, column = torch.arange(height)[:, None] + phase[0], torch.arange(width)[None] + phase[1]
     red, blue = (row % 2 == 0) & (column % 2 == 0), (row % 2 == 1) & (column % 2 == 1)
@@ -196,16 +241,15 @@ def _demosaiced(sensor: torch.Tensor, phase: tuple[int, int]) -> torch.Tensor:
 
 
 def _blurred(image: torch.Tensor, deviation: float) -> torch.Tensor:
-    radius = max(1, int(3 * deviation + 0.5))
-    taps = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / deviation) ** 2)
-    taps = taps / taps.sum()
-    padded = F.pad(image[:, None], (radius,) * 4, mode="replicate")
-    return F.conv2d(F.conv2d(padded, taps.view(1, 1, 1, -1)), taps.view(1, 1, -1, 1))[:, 0]
+    """Blur (C, H, W) with a Gaussian; as products of matrices, which for patches are faster than convolutions."""
+    places = (torch.arange(size, dtype=torch.float32) for size in image.shape[-2:])
+    down, across = (torch.exp(-0.5 * ((x[:, None] - x) / deviation) ** 2) for x in places)
+    return (down / down.sum(1, keepdim=True)) @ image @ (across / across.sum(1, keepdim=True)).T
 
 
-def _jpeg(image: np.ndarray, camera: Camera) -> np.ndarray:
+def _jpeg(image: np.ndarray, quality: int, subsampling: int) -> np.ndarray:
     from PIL import Image
 
     stream = io.BytesIO()
-    Image.fromarray(image).save(stream, "jpeg", quality=camera.quality, subsampling=camera.subsampling)
+    Image.fromarray(image).save(stream, "jpeg", quality=quality, subsampling=subsampling)
     return np.asarray(Image.open(stream))

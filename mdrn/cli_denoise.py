@@ -21,7 +21,17 @@ from pathlib import Path
 import numpy as np
 
 from mdrn import checkpoint, export, inference
-from mdrn.files import ALSO_READ, SUFFIXES, ImageFile, check_target, encode_pages, format_of, open_pages, write_pages
+from mdrn.files import (
+    ALSO_READ,
+    SUFFIXES,
+    ImageFile,
+    Pages,
+    check_target,
+    encode_pages,
+    format_of,
+    open_pages,
+    write_pages,
+)
 from mdrn.files.formats import to_depth
 
 PIPE = "-"
@@ -29,6 +39,8 @@ _BAR = "{desc}{percentage:3.0f}% |{bar}| {elapsed} passed, {remaining} left"
 _NAME_SHOWN = 24  # characters, so that the time left has room
 _EXPECTED = (ValueError, OSError, RuntimeError, MemoryError)
 _READ = (*SUFFIXES, *ALSO_READ)
+_DONE = "_denoised"
+_BITS = {"uint8": "8 bit", "uint16": "16 bit", "float32": "32-bit float"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,7 +175,7 @@ def _plan(options: argparse.Namespace) -> _Plan:
         elif _to_stdout(options):
             plan.jobs.append(_Job(source, None, one_of_many=False))
         elif output is None:
-            plan.jobs.append(_Job(source, _result(source, source.with_stem(f"{source.stem}_denoised")), many))
+            plan.jobs.append(_Job(source, _result(source, source.with_stem(source.stem + _DONE)), many))
         else:
             plan.jobs.append(_Job(source, _result(source, output / source.name) if into else output, many))
     _check_targets(plan.jobs, output if many else None)
@@ -183,13 +195,15 @@ def _result(source: Path, target: Path) -> Path:
 def _plan_folder(folder: Path, output: Path | None, recursive: bool, plan: _Plan) -> None:
     """Plan the images of a folder, less hidden files and what lies in an output folder within it."""
     if output is None or output.is_file() or output.suffix.lower() in _READ:
-        raise ValueError(f"{folder}: is a folder; give another folder for its results with --output")
+        raise ValueError(f"{folder}: is a folder; name a folder for the results with --output")
     inside = output if output.resolve() != folder.resolve() else None
     found, ignored = [], Counter()
     for path in sorted(folder.rglob("*") if recursive else folder.iterdir()):
         if path.name.startswith(".") or inside in path.parents or not path.is_file():
             continue
-        if path.suffix.lower() in _READ:
+        if path.stem.endswith(_DONE) and path.with_stem(path.stem.removesuffix(_DONE)).exists():
+            ignored["results of earlier runs"] += 1
+        elif path.suffix.lower() in _READ:
             found.append(path)
         else:
             ignored[path.suffix.lower() or "without a suffix"] += 1
@@ -238,18 +252,17 @@ def _denoise(job: _Job, options: argparse.Namespace, show: Callable[[float], Non
         done.append(page)
         restored.append(dataclasses.replace(result, image=None))
     _write(job, done, pages.format, options)
-    _say_what_changed(job, pages.format)
+    _say_what_changed(job, pages)
     return _record(job, done, restored)
 
 
-def _say_what_changed(job: _Job, format: str) -> None:
-    if job.source is None or job.target is None:
-        return
-    suffix = job.source.suffix.lower()
-    if suffix in ALSO_READ:
-        warnings.warn(f"{suffix} files are read but not written; the result is {job.target}", stacklevel=2)
-    elif SUFFIXES.get(suffix, format) != format:
-        warnings.warn(f"is a {format.upper()} file, whatever its name says; the result is {job.target}", stacklevel=2)
+def _say_what_changed(job: _Job, pages: Pages) -> None:
+    kind, result = pages.kind, job.target or f"a {pages.format.upper()} file"
+    suffix = job.source.suffix.lower() if job.source else ""
+    if kind == "heif":
+        warnings.warn(f"AVIF and HEIC are read but not written; the result is {result}", stacklevel=2)
+    elif suffix in ALSO_READ or SUFFIXES.get(suffix, kind) != kind:
+        warnings.warn(f"is a {kind.upper()} file, whatever its name says; the result is {result}", stacklevel=2)
 
 
 def _restore(
@@ -288,11 +301,12 @@ def _record(job: _Job, pages: list[ImageFile], restored: list[inference.Restorat
     count = f"{len(pages)} pages, the first " if len(pages) > 1 else ""
     levels = [f"{result.noise_level:.1f}" for result in sorted(restored, key=lambda result: result.noise_level)]
     level = levels[0] if levels[0] == levels[-1] else f"{levels[0]} to {levels[-1]}"
-    how = "estimated" if restored[0].estimated else "given"
+    how = "estimated, --noise-level changes it" if restored[0].estimated else "given"
     note = ", a grey network: colour channel by channel" if any(r.per_channel for r in restored) else ""
     return (
-        f"{job} -> {job.target or 'standard output'}  {count}{width}x{height} {pages[0].pixels.dtype}, noise level "
-        f"{level} ({how}), {restored[0].model}{note}, {sum(result.seconds for result in restored):.1f} s"
+        f"{job} -> {job.target or 'standard output'}  {count}{width} x {height}, {_BITS[pages[0].pixels.dtype.name]}, "
+        f"noise level {level} of 75 ({how}), {restored[0].model}{note}, "
+        f"{sum(result.seconds for result in restored):.1f} s"
     )
 
 
@@ -303,11 +317,11 @@ def _counted(kinds: Counter[str]) -> str:
 def _summarise(done: int, skipped: int, plan: _Plan, seconds: float) -> None:
     parts = [f"{done} done"]
     if skipped:
-        parts.append(f"{skipped} skipped, already there (--overwrite redoes them)")
+        parts.append(f"{skipped} skipped, done earlier, perhaps with other options (--overwrite redoes them)")
     if plan.problems:
-        parts.append(f"{len(plan.problems)} not done")
+        parts.append(f"{len(plan.problems)} failed")
     if plan.ignored:
-        parts.append(f"{plan.ignored.total()} left out, not images that it reads ({_counted(plan.ignored)})")
+        parts.append(f"{plan.ignored.total()} left out ({_counted(plan.ignored)})")
     print(f"mdrn: {', '.join(parts)}, {seconds:.1f} s", file=sys.stderr)
 
 

@@ -26,10 +26,15 @@ _CLIPPED = 0.1
 _OPPONENT = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]], np.float32) / np.sqrt([[3], [2], [6]]).astype(np.float32)
 _CELL_STEPS = 10  # parts of an image have about this many windows a side
 _WORTH_A_MAP = 1.8
+_SMOOTH_NOISE = 1.5  # coarse noise for fine; smoother noise is measured well in the whole image alone
+_CLEAN = 2.0  # an image that is cleaner as a whole has texture, not noise, in some of its parts
 COARSENESS = 1.0  # of networks trained on white noise
-# In colour photographs, faint smooth noise looks like faint texture, and too little of it is measured: what is measured
-# -> what it takes to be removed, chosen on 12 of the PolyU crops for decisions. Noise as fine as white noise stays.
-_FAINT = ([0.4, 1.6, 14.0], [0.0, 12.0, 14.0])
+# In photographs, faint smooth noise looks like faint texture, and too little of it is measured: what is measured, and
+# what it takes to be removed, chosen on PolyU's crops for decisions against what clean validation images lose. Noise as
+# fine as white noise stays.
+_FAINT = {"colour": ([0.4, 0.8, 14.0], [0.0, 9.0, 14.0]), "grey": ([1.2, 3.0, 14.0], [1.2, 6.3, 14.0])}
+# White noise above the first level is measured too low, by the second number as a share of the logarithms' difference.
+_LOW = {"colour": (6.0, 0.03), "grey": (20.0, 0.038)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,15 +128,17 @@ def _usable(windows: np.ndarray) -> np.ndarray:
     if not len(windows):
         return np.zeros(0, bool)
     flat = windows.reshape(len(windows), -1)
-    varies = np.ptp(flat, axis=1) > 0 if windows.shape[-1] == 1 else (np.ptp(windows, axis=(1, 2)) > 0).any(axis=1)
+    varies: np.ndarray = np.any(np.ptp(windows, axis=(1, 2)) > 0, axis=1)
     clipped = (
         ((flat <= 0) | (flat >= 255)).mean(axis=1) if flat.min() >= 0 and flat.max() <= 255 else np.zeros(len(flat))
     )
     varies &= clipped < 1.0  # black and white alone is a drawing
-    clear = varies & (clipped <= _CLIPPED)
+    clear: np.ndarray = varies & (clipped <= _CLIPPED)
     if clear.sum() >= min(30, 0.05 * varies.sum()):
         return clear
-    return varies & (clipped <= np.quantile(clipped[varies], 0.3)) if varies.any() else varies
+    if varies.any():
+        varies &= clipped <= np.quantile(clipped[varies], 0.3)
+    return varies
 
 
 def _features(described: _Described) -> np.ndarray:
@@ -166,16 +173,18 @@ def _network(kind: str) -> dict[str, np.ndarray]:
     return {name.removeprefix(f"{kind}."): tensor for name, tensor in tensors.items() if name.startswith(f"{kind}.")}
 
 
-def _answer(w: dict[str, np.ndarray], features: np.ndarray, colour: bool) -> tuple[float, float]:
-    """Return fine and coarse noise for the features of an image or a part of it."""
+def _answer(kind: str, features: np.ndarray) -> tuple[float, float]:
+    """Return fine and coarse noise for the features of an image or a part of it, 'grey' or 'colour'."""
+    w = _network(kind)
     x = np.clip((features - w["mean"]) / w["deviation"], -6.0, 6.0)
     hidden = np.maximum(w["a.weight"] @ x + w["a.bias"], 0.0)
     hidden = np.maximum(w["b.weight"] @ hidden + w["b.bias"], 0.0)
     logs = w["skip.weight"] @ x + w["skip.bias"] + w["c.weight"] @ hidden + w["c.bias"]
-    fine, coarse = np.maximum(np.expm1(np.clip(logs, 0.0, 6.0)), 0.0)
-    if colour:
-        smoothness = np.clip((coarse / max(fine, _FLOOR) - 1.1) / 0.2, 0.0, 1.0)
-        coarse += smoothness * max(0.0, np.interp(coarse, *_FAINT) - coarse)
+    start, share = _LOW[kind]
+    logs = logs + share * np.maximum(0.0, logs - np.log1p(start))
+    fine, coarse = np.expm1(np.clip(logs, 0.0, 6.0))
+    smoothness = np.clip((coarse / max(fine, _FLOOR) - 1.1) / 0.2, 0.0, 1.0)
+    coarse += smoothness * max(0.0, np.interp(coarse, *_FAINT[kind]) - coarse)
     return float(fine), float(coarse)
 
 
@@ -205,14 +214,13 @@ def measure(image: np.ndarray, white: float | None = None) -> tuple[Noise, Noise
     if not usable.any():
         return Noise(0.0, 0.0), Noise(fine, coarse)
     described = _describe(windows[usable])
-    colour = windows.shape[-1] == 3
-    network = _network("colour" if colour else "grey")
+    kind = "colour" if windows.shape[-1] == 3 else "grey"
     cells = np.minimum((corners[usable] + _WINDOW / 2) * shape // image.shape[:2], np.array(shape) - 1).astype(int)
     for cell in np.ndindex(shape):
         chosen = np.flatnonzero((cells == cell).all(axis=1))
         if len(chosen) >= _CELL_STEPS**2 // 3:
-            fine[cell], coarse[cell] = _answer(network, _features(described[chosen]), colour)
-    return Noise(*_answer(network, _features(described), colour)), Noise(fine, coarse)
+            fine[cell], coarse[cell] = _answer(kind, _features(described[chosen]))
+    return Noise(*_answer(kind, _features(described))), Noise(fine, coarse)
 
 
 def estimate_level(
@@ -229,12 +237,23 @@ def estimate_level(
         The level for the whole image, 0 to 75, and levels for equal parts in rows and columns where they differ much.
     """
     whole, parts = measure(image, white)
-    level, levels = float(whole.level(coarseness)), parts.level(coarseness)
-    levels = np.where(np.isnan(levels), level, levels)
+    level, levels = float(whole.level(coarseness)), np.asarray(parts.level(coarseness))
+    levels = _filled(levels) if np.isfinite(levels).any() else np.full(levels.shape, level)
     low, high = np.quantile(levels, (0.1, 0.9))
-    if levels.size < 4 or high < _WORTH_A_MAP * max(low, 1.0):
+    smooth = whole.coarse > _SMOOTH_NOISE * whole.fine
+    if levels.size < 4 or level < _CLEAN or smooth or high < _WORTH_A_MAP * max(low, 1.0):
         return level, None
     return level, levels
+
+
+def _filled(levels: np.ndarray) -> np.ndarray:
+    """Return levels (R, C) with the mean of those beside them in place of NaN, from the known ones outwards."""
+    while (unknown := np.isnan(levels)).any():
+        around = np.pad(levels, 1, constant_values=np.nan)
+        beside = np.stack([around[:-2, 1:-1], around[2:, 1:-1], around[1:-1, :-2], around[1:-1, 2:]])
+        count = np.isfinite(beside).sum(axis=0)
+        levels = np.where(unknown & (count > 0), np.nansum(beside, axis=0) / np.maximum(count, 1), levels)
+    return levels
 
 
 def estimate_noise_level(image: np.ndarray) -> float:

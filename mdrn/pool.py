@@ -57,7 +57,7 @@ class Pool:
         self.noise_level, self.map_share, self.camera_share = noise_level, map_share, camera_share
         self.channels = source.pixels.shape[1]
         said = ["pool-1", source.digest, draws, size, noise_level, map_share]
-        said = json.dumps(said + [camera_share] * (camera_share > 0))
+        said = json.dumps(said + [camera_share, camera.VERSION] * (camera_share > 0))
         self.folder = folder / f"pool-{hashlib.sha256(said.encode()).hexdigest()[:16]}"
         self._open: dict[str, np.ndarray] = {}
 
@@ -122,9 +122,10 @@ class Pool:
     def _photograph(
         self, arrays: dict[str, np.ndarray], index: int, rng: np.random.Generator, generator: torch.Generator
     ) -> None:
-        """Put a photograph in the place of a draw: its middle, for a camera may halve its size."""
-        scene = self.source.draw(1, 2 * self.size, generator)[0].mul(255.0).round_().to(torch.uint8)
-        clean, noisy = camera.photograph(scene.permute(1, 2, 0).numpy(), camera.Camera.draw(rng), rng)
+        """Put a photograph in the place of a draw: its middle, for its borders know less."""
+        settings = camera.Camera.draw(rng)
+        scene = self.source.draw(1, settings.scene_side(self.size), generator)[0].mul(255.0).round_().to(torch.uint8)
+        clean, noisy = camera.photograph(scene.permute(1, 2, 0).numpy(), settings, rng)
         top, left = ((side - self.size) // 2 for side in clean.shape[:2])
         clean, noisy = (image[top : top + self.size, left : left + self.size] for image in (clean, noisy))
         level = camera.white_level(noisy.astype(np.float32) - clean)

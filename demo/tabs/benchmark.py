@@ -16,10 +16,11 @@ NOTHING = (
 )
 _SOURCES = """Methods marked *published* have the numbers that their authors printed; all others were measured here on
 the same noise. Times are of one image of 512 × 512 pixels on the CPU. `python -m benchmark.run` measures again; the
-sources are in `results/README.md`."""
+sources are in the repository, in `results/README.md`."""
 
 
-_NOISE = "Another seed alone changes the mean on Set12 by about 0.02 dB: a smaller difference says nothing."
+_NOISE = f"""Another seed alone changes the mean on Set12 by about {benchmark.SEED_DB} dB: a smaller difference, in the
+grey band, says nothing."""
 
 
 def layout(results: Path = benchmark.RESULTS) -> None:
@@ -57,4 +58,4 @@ def layout(results: Path = benchmark.RESULTS) -> None:
 
 
 def _widths(made: pd.DataFrame) -> list[str]:
-    return ["230px", *["105px"] * (len(made.columns) - 1)]
+    return ["170px", *["105px"] * (len(made.columns) - 1)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 import gradio as gr
@@ -10,18 +11,17 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw
 
-from demo import comparison, events, upload
+from demo import comparison, events, service
 from demo.comparison import Comparison, Result
 from demo.errors import DemoError, Stopped
 from demo.events import AT_ONCE, LEVEL_HINT, LIGHT, NEWEST, PICTURE, PRIVATE, QUIET, notice
 from demo.workspace import Workspace
 from mdrn import files
-from mdrn.files import SUFFIXES
 
 _PROGRESS = gr.Progress()
-COLUMNS = ["Method", "PSNR, dB", "SSIM", "LPIPS", "Seconds", "Parameters, M"]
+COLUMNS = ["Method", "PSNR, dB", "SSIM", "LPIPS", "Seconds", "Params, M"]
 _CROP, _SCALE = 192, 3
-_AGAIN = "The image or the settings have changed: press **Compare** to make their results."
+_AGAIN = "These results are out of date or cleared: press **Compare** to make them."
 _HINT = "Noise is added to a clean image, each method takes it out, and the results are scored against it."
 
 
@@ -75,13 +75,14 @@ class Compare:
             return notice(events.STOPPED), *[gr.skip()] * 3
         except DemoError as error:
             return notice(error.sentence), *[gr.skip()] * 3
-        names = list(kept.captions)
+        names = [("clean", "clean"), *((comparison.name_of(each.method), each.method) for each in made.results)]
         return notice(), kept, gr.Dropdown(names, value="noisy"), gr.Dropdown(names, value=kept.best)
 
     def show(self, made: Made | None, left: str, right: str, spot: tuple | None, *values):
         """Show the comparison if it is what the controls ask for."""
-        if made is None or made.asked != _asked(*values):
+        if made is None or made.asked != _asked(*values) or not made.folder.exists():
             return None, "" if made is None else _AGAIN, None, None, None, None
+        os.utime(made.folder)
         place = spot[1:] if spot and spot[0] == made.asked else (0.5, 0.5)
         chosen = [name if name in made.captions else "clean" for name in (left, right)]
         pair = tuple(str(enlarged(made, name, place)) for name in chosen)
@@ -103,7 +104,7 @@ class Compare:
 
     def place(self, made: Made | None, event: gr.SelectData):
         """Note where the small picture was clicked."""
-        if made is None:
+        if made is None or not made.folder.exists():
             return gr.skip()
         height, width = np.asarray(Image.open(made.folder / "clean.png")).shape[:2]
         return made.asked, event.index[0] / width, event.index[1] / height
@@ -120,7 +121,7 @@ def keep(made: Comparison, folder: Path, asked: tuple, note: str) -> Made:
     for result in made.results:
         _write(folder / f"{result.method}.png", result.image)
         _write(folder / f"error_{result.method}.png", comparison.difference(result, made.clean))
-        captions[result.method] = f"{result.psnr:.2f} dB, {_words(result.method)}"
+        captions[result.method] = f"{result.psnr:.2f} dB, {comparison.name_of(result.method)}"
     best = max(made.results, key=lambda result: result.psnr).method
     return Made(asked, folder, scores(made.results), note, captions, best)
 
@@ -176,16 +177,12 @@ def _choices(image: str | None, photograph: str, level: float) -> list[tuple[str
     return comparison.choices(level, _colours(image, photograph))
 
 
-def _words(method: str) -> str:
-    return comparison.WORDS.get(method, method)
-
-
 def scores(results: list[Result]) -> pd.DataFrame:
     """Return the table of scores, best first."""
-    rows = [
-        (_words(each.method), each.psnr, each.ssim, each.lpips, each.seconds, (each.parameters or 0) / 1e6 or None)
-        for each in results
-    ]
+    rows = []
+    for each in results:
+        millions = each.parameters / 1e6 if each.parameters else None
+        rows.append((comparison.name_of(each.method), each.psnr, each.ssim, each.lpips, each.seconds, millions))
     frame = pd.DataFrame(rows, columns=COLUMNS).sort_values("PSNR, dB", ascending=False)
     return frame.drop(columns="LPIPS") if frame["LPIPS"].isna().all() else frame
 
@@ -206,15 +203,16 @@ def describe(made: Comparison, level: int, link: str | None) -> str:
     if any(result.lpips is not None for result in made.results):
         text.append("LPIPS: lower looks closer.")
     if made.left_out:
-        text.append(f"Not made for this level or for grey images, left out: {', '.join(made.left_out)}.")
+        names = ", ".join(map(comparison.name_of, made.left_out))
+        text.append(f"Not made for this level or for grey images, left out: {names}.")
     text.append(
         f"[A link to exactly this comparison]({link})" if link else "Comparisons of your own image have no link."
     )
     return " ".join(text)
 
 
-def layout(tab: gr.Tab, handlers: Compare) -> tuple[list, gr.State]:
-    """Lay the tab out and wire it; return the controls that a link sets, and what starts a run when it changes."""
+def layout(tab: gr.Tab, handlers: Compare) -> list:
+    """Lay the tab out and wire it; return the controls that a link sets."""
     names = list(comparison.photographs())
     made, spot, go = (gr.State(None) for _ in range(3))
     busy = gr.State(False)
@@ -226,7 +224,7 @@ def layout(tab: gr.Tab, handlers: Compare) -> tuple[list, gr.State]:
                 names, value=names[0], label="Clean photograph", filterable=False, elem_id="photograph"
             )
             with gr.Accordion("Or your own clean image", open=False):
-                image = upload.File(label="Clean image", file_types=list(SUFFIXES), height=110, elem_id="clean")
+                image = gr.File(label="Clean image", file_types=service.accepted(), height=110, elem_id="clean")
             level = gr.Radio(list(comparison.LEVELS), value=25, label="Noise level", info=LEVEL_HINT, elem_id="noise")
             methods = gr.CheckboxGroup(
                 comparison.choices(25, colours), value=comparison.first_choice(25, colours), label="Methods",
@@ -242,7 +240,10 @@ def layout(tab: gr.Tab, handlers: Compare) -> tuple[list, gr.State]:
                 alt_text="The clean image; the frame is the part that is enlarged", **{**PICTURE, "buttons": []},
             )  # fmt: skip
         with gr.Column(scale=3, min_width=320):
-            table = gr.Dataframe(headers=COLUMNS, label="Scores", interactive=False, buttons=["copy"], elem_id="scores")
+            table = gr.Dataframe(
+                headers=COLUMNS, label="Scores", interactive=False, buttons=["copy"], wrap=True,
+                column_widths=["190px", *["95px"] * (len(COLUMNS) - 1)], elem_id="scores",
+            )  # fmt: skip
             note = gr.Markdown(elem_id="compare-note")
             with gr.Row():
                 left = gr.Dropdown(["noisy"], value="noisy", label="Left", filterable=False, min_width=140)
@@ -251,6 +252,7 @@ def layout(tab: gr.Tab, handlers: Compare) -> tuple[list, gr.State]:
                 label=f"The same part of both, {_SCALE} times enlarged", max_height=_CROP * _SCALE, elem_id="pair",
                 **PICTURE,
             )  # fmt: skip
+            gr.Button("Hold for the left one (O)", elem_id="compare-original")
             gallery = {"columns": 3, "height": "auto", "object_fit": "contain", **PICTURE}
             with gr.Tabs():
                 with gr.Tab("Images"):
@@ -265,9 +267,9 @@ def layout(tab: gr.Tab, handlers: Compare) -> tuple[list, gr.State]:
     changed = [level.input, photograph.input, image.change]  # what is offered first: Gradio refuses ticks not on offer
     gr.on(changed, handlers.offer, [image, photograph, level], [line, methods], **NEWEST).then(*shown, **NEWEST)
     where.select(handlers.place, made, spot, **QUIET, **LIGHT, **PRIVATE)
-    tab.select(lambda going: going or "first visit", go, go, **AT_ONCE)
+    tab.select(lambda: "first visit", None, go, **AT_ONCE)
     events.wire_run(
         [start.click, go.change], handlers.compare, asked, [made, left, right], (start, stop), line, busy,
         handlers.stops, table,
     )  # fmt: skip
-    return [photograph, level, seed, methods], go
+    return [photograph, level, seed, methods]

@@ -15,13 +15,12 @@ from typing import NamedTuple
 
 import gradio as gr
 
-from demo import events, service, upload, views
+from demo import catalogue, events, service, views
 from demo.catalogue import AUTOMATIC
 from demo.errors import DemoError, Stopped
 from demo.events import AT_ONCE, DISABLE, LIGHT, NEWEST, PICTURE, PRIVATE, QUIET, notice
 from demo.service import Asked, Job
 from demo.workspace import Workspace
-from mdrn.files import SUFFIXES
 
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.png"))
 VIEWS = ("crop", "whole", "removed", "stages")
@@ -29,7 +28,8 @@ STRENGTHS = {"Light": 0.5, "Medium": 0.75, "Strong (recommended)": 1.0}
 CHOOSE = "Choose an image: upload one, or take an example."
 AGAIN = "Press **Denoise** to make the result for this image and these settings."
 _PROGRESS = gr.Progress()
-_SCROLL = "() => { if (innerWidth < 640) document.getElementById('result').scrollIntoView({behavior: 'smooth'}); }"
+_LABEL = 26  # pixels, above a picture
+_SCROLL = "() => { if (innerWidth < 640) document.getElementById('result').scrollIntoView(); }"
 _NAVIGATOR = "Click the picture to choose the part shown at 100 %"
 
 
@@ -53,7 +53,7 @@ class Controls(NamedTuple):
     def asked(self) -> Asked | None:
         """What the controls ask the network for."""
         model = self.exact or (None if self.network == AUTOMATIC else self.network)
-        return Asked(self.image, None if self.automatic else self.level, model) if self.image else None
+        return Asked(self.image, None if self.automatic else self.level, model, self.strength) if self.image else None
 
     @property
     def place(self) -> views.Spot | None:
@@ -73,8 +73,13 @@ class Denoise:
         self.workspace = workspace
         self.stops = events.Stops()
 
-    def inspect(self, image: str | None, automatic: bool, request: gr.Request):
-        """Describe a new image and show it small; set the level to its estimate."""
+    def inspect(self, image: str | None, automatic: bool, seen: tuple | None, request: gr.Request):
+        """Describe a new image and show it small; set the level to its estimate.
+
+        Gradio repeats the event of a call that others waited for: of an image that has been seen, nothing may change.
+        """
+        if seen and seen[0] == image:
+            return [gr.skip()] * 4
         if image is None:
             return notice(), "", gr.skip(), None
         try:
@@ -107,7 +112,7 @@ class Denoise:
             return notice(error.sentence), gr.skip(), gr.skip()
         if job is not None:
             self.workspace.discard(session, job.folder)
-        return notice(), new, round(new.noise_level, 1) if new.estimated else gr.skip()
+        return notice(), new, round(new.noise_level, 1) if new.estimated and asked.strength == 1 else gr.skip()
 
     def show(self, job: Job | None, *values) -> Iterator[tuple]:
         """Show what the controls ask for, first on the screen, then as the download; or that it has not been made."""
@@ -153,8 +158,9 @@ class Denoise:
 
 def summary(job: Job, strength: float) -> str:
     """Return what was done, in one paragraph."""
-    how = "estimated" if job.estimated else "as set"
-    text = f"**Noise level {job.noise_level:.1f}** ({how}) removed by `{job.model}` in **{job.seconds:.1f} s**"
+    how = ("estimated" if job.estimated else "as set") + (", raised by the strength" if job.asked.strength > 1 else "")
+    name = catalogue.find(job.model).full_title
+    text = f"**Noise level {job.noise_level:.1f}** ({how}) removed by “{name}” in **{job.seconds:.1f} s**"
     text += f", strength {strength:.2f}. {job.kind}."
     if job.per_channel:
         text += " It is a grey network, so red, green and blue were restored one by one."
@@ -167,9 +173,9 @@ def layout(page: gr.Blocks, handlers: Denoise, ready: bool) -> None:
     view, busy = gr.State(VIEWS[0]), gr.State(False)
     with gr.Row():
         with gr.Column(scale=2, min_width=320):
-            image = upload.File(
+            image = gr.File(
                 label="Image: PNG, JPEG, WebP, TIFF or BMP, 8 or 16 bits",
-                file_types=list(SUFFIXES), height=130, elem_id="upload",
+                file_types=service.accepted(), height=130, elem_id="upload",
             )  # fmt: skip
             line = gr.Markdown(visible=False, elem_id="notice", elem_classes="notice")
             with gr.Row():
@@ -188,13 +194,17 @@ def layout(page: gr.Blocks, handlers: Denoise, ready: bool) -> None:
             further = events.advanced("advanced")
         with gr.Column(scale=3, min_width=320, elem_id="result"):
             tabs, panes = _panes()
-            strength = gr.Slider(0, service.MAX_STRENGTH, 1, step=0.01, label="Strength", elem_id="strength")
             with gr.Row():
-                presets = [
-                    gr.Button(name, size="sm", min_width=70, elem_id=f"strength-{name.split()[0].lower()}")
-                    for name in STRENGTHS
-                ]
-            download = gr.DownloadButton("Download", interactive=False, variant="primary", elem_id="download")
+                strength = events.strength_slider("strength", scale=3, min_width=300)
+                with gr.Column(scale=1, min_width=170):
+                    presets = [
+                        gr.Button(name, size="sm", elem_id=f"strength-{name.split()[0].lower()}") for name in STRENGTHS
+                    ]
+            with gr.Row():
+                download = gr.DownloadButton(
+                    "Download", interactive=False, variant="primary", scale=2, min_width=200, elem_id="download"
+                )
+                gr.Button(events.HOLD, scale=1, min_width=200, elem_id="original")
             done = gr.Markdown(elem_id="summary")
 
     controls = [image, network, *further, strength, view, spot, seen, busy]
@@ -203,7 +213,7 @@ def layout(page: gr.Blocks, handlers: Denoise, ready: bool) -> None:
     gr.on(triggers, handlers.show, [job, *controls], [download, done, navigator, *panes], **NEWEST)
     job.change(None, None, None, js=_SCROLL, **AT_ONCE)
     automatic, level = further[:2]
-    image.change(handlers.inspect, [image, automatic], [line, about, level, seen], **NEWEST)
+    image.change(handlers.inspect, [image, automatic, seen], [line, about, level, seen], **NEWEST)
     navigator.select(handlers.place, [image, job], spot, **QUIET, **LIGHT, **PRIVATE)
     for button, value in zip(presets, STRENGTHS.values(), strict=True):
         button.click(functools.partial(float, value), None, strength, **AT_ONCE)
@@ -228,10 +238,10 @@ def _panes():
             whole = gr.ImageSlider(label=before_after.capitalize(), max_height=height, elem_id="whole", **PICTURE)
         with gr.Tab("Removed noise") as tab_removed:
             label = f"Upload minus result at 100 %, {views.RESIDUAL_GAIN} times stronger, around mid grey"
-            removed = gr.Image(label=label, height=height, alt_text=label, elem_id="removed", **PICTURE)
+            removed = gr.Image(label=label, height=height + _LABEL, alt_text=label, elem_id="removed", **PICTURE)
         with gr.Tab("Stage by stage") as tab_stages:
-            label = "The same part after each stage, at full strength"
+            label = "The same part after each stage, at strength 1 or more"
             stages = gr.Gallery(
-                label=label, columns=3, height=height, object_fit="contain", elem_id="stages", **PICTURE
+                label=label, columns=3, height=height + _LABEL, object_fit="contain", elem_id="stages", **PICTURE
             )
     return [tab_crop, tab_whole, tab_removed, tab_stages], [crop, whole, removed, stages]

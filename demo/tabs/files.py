@@ -8,14 +8,14 @@ from pathlib import Path
 import gradio as gr
 import pandas as pd
 
-from demo import batch, events, service, upload
+from demo import batch, events
 from demo.catalogue import AUTOMATIC
 from demo.errors import DemoError, Stopped
 from demo.events import AT_ONCE, DISABLE, NEWEST, notice
 from demo.workspace import Workspace
 
 _PROGRESS = gr.Progress()
-_COLUMNS = ["File", "Result", "Level", "Seconds"]
+_COLUMNS = ["File", "Result", "Level"]
 _HINT = f"""Up to {batch.MAX_FILES} images and {batch.MAX_PIXELS // 10**6} megapixels at a time. Each result has its
 image's own name, format and bit depth. An image that cannot be done is named, and the others are done."""
 _AGAIN = "The files or the settings have changed: press **Denoise all** to make their results."
@@ -71,9 +71,9 @@ class Files:
 
 def as_table(lines: list[batch.Line], paths: list[Path]) -> pd.DataFrame:
     """Return what became of each file, for the screen."""
-    rows = [(line.file, line.result or line.note, line.noise_level, line.seconds) for line in lines]
-    rows += [(path.name, "waiting" if i else "working …", None, None) for i, path in enumerate(paths[len(lines) :])]
-    return pd.DataFrame(rows, columns=_COLUMNS)
+    rows = [(line.file, line.result or line.note, line.noise_level) for line in lines]
+    rows += [(path.name, "waiting" if i else "working …", None) for i, path in enumerate(paths[len(lines) :])]
+    return pd.DataFrame(rows, columns=_COLUMNS).round(1)
 
 
 def layout(handlers: Files, ready: bool) -> None:
@@ -81,9 +81,9 @@ def layout(handlers: Files, ready: bool) -> None:
     made, busy = gr.State(None), gr.State(False)
     with gr.Row():
         with gr.Column(scale=2, min_width=320):
-            images = upload.File(label="Images", file_count="multiple", height=220, elem_id="files")
+            images = gr.File(label="Images", file_count="multiple", height=220, elem_id="files")
             network = events.network_picker("files-network")
-            strength = gr.Slider(0, service.MAX_STRENGTH, 1, step=0.01, label="Strength", elem_id="files-strength")
+            strength = events.strength_slider("files-strength")
             further = events.advanced("files-advanced")
         with gr.Column(scale=3, min_width=320):
             gr.Markdown(_HINT)
@@ -97,7 +97,7 @@ def layout(handlers: Files, ready: bool) -> None:
             download = gr.DownloadButton("Download", interactive=False, variant="primary", elem_id="files-download")
             table = gr.Dataframe(
                 headers=_COLUMNS, label="What became of each", interactive=False, wrap=True,
-                column_widths=["30%", "48%", "10%", "12%"], elem_id="files-table",
+                column_widths=["32%", "50%", "18%"], elem_id="files-table",
             )  # fmt: skip
     controls = [images, network, *further, strength]
     triggers = [each.change for each in (made, *controls)]

@@ -7,7 +7,7 @@ import pytest
 
 import mdrn
 from benchmark import methods, report, rows, summary
-from mdrn import checkpoint, classical
+from mdrn import checkpoint
 
 ROOT = Path(__file__).parent.parent.parent
 OUT = ROOT / "results"
@@ -56,10 +56,12 @@ def test_every_released_network_has_rows_of_its_weights(name):
     assert (grey if header.model.channels == 1 else colour) <= found
 
 
-def test_rows_of_classical_methods_are_of_the_code_that_is_there():
-    known = {method.name: method.code for method in methods.without_weights()}
-    told = [evaluation for evaluation in rows.read_evaluations(OUT) if evaluation.method in classical.CLASSICAL]
-    assert told and all(evaluation.code == known[evaluation.method] for evaluation in told)
+def test_rows_are_of_the_code_that_is_there():
+    every = [*methods.without_weights(), *methods.networks(mdrn.list_models(), summary.RELEASE)]
+    known = {method.name: method.code for method in every}
+    told = [evaluation for evaluation in rows.read_evaluations(OUT) if evaluation.method in known]
+    assert {"noisy", "wavelet", "wavelet+auto", "mdrn.denoise", "estimate_noise_level"} <= {e.method for e in told}
+    assert {e.method for e in told if e.code != known[e.method]} == set()
 
 
 def test_results_stay_small():

@@ -32,15 +32,8 @@ _FLAGS = (
 
 
 @contextlib.contextmanager
-def untrained_networks_released(folder: Path, *more: str):
-    """Put untrained networks in place of the released ones: what they do is certain, if not useful.
-
-    Args:
-        folder: an empty one.
-        more: further ids than `GREY` and `TINY`.
-    """
-    for name in (GREY, TINY, *more):
-        write_untrained(folder, name)
+def released(folder: Path):
+    """Put the networks of a folder in place of the released ones."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoint, "WEIGHTS_DIR", folder)
         inference._load.cache_clear()
@@ -93,6 +86,19 @@ def make_image(shape: tuple[int, ...], dtype: str = "uint8", seed: int = 0) -> n
     """Return seeded random pixels over the whole range of a type."""
     values = np.random.default_rng(seed).random(shape, dtype=np.float32)
     return values if dtype == "float32" else (values * np.iinfo(dtype).max).astype(dtype)
+
+
+def set_size(browser, width: int, height: int) -> None:
+    """Give the page exactly this many CSS pixels; a window cannot be as narrow as a telephone."""
+    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 640}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+
+def press_tab(browser, name: str) -> None:
+    """Open a tab by its visible name, and wait until it is open."""
+    tab = next(each for each in browser.find_elements("css selector", "button[role=tab]") if each.text == name)
+    browser.execute_script("arguments[0].click()", tab)
+    until(lambda: tab.get_attribute("aria-selected") == "true", name, browser)
 
 
 def text(browser, selector: str) -> str:

@@ -5,7 +5,6 @@ import io
 import zipfile
 from types import SimpleNamespace
 
-import gradio_client
 import numpy as np
 import pytest
 from demo_site import make_image
@@ -17,7 +16,6 @@ from demo.tabs.files import Files
 from demo.workspace import Workspace
 from mdrn import files
 
-pytestmark = [pytest.mark.filterwarnings("ignore:.*grey network"), pytest.mark.usefixtures("address")]
 KINDS = {
     "grey.png": ((37, 31), "uint8"),
     "deep.tif": ((37, 31, 3), "uint16"),
@@ -70,8 +68,7 @@ def test_each_file_comes_back_in_its_own_kind_and_a_bad_one_is_named(uploads, tm
     assert len(steps) >= 6
 
 
-def test_the_endpoint_gives_the_same(address, uploads):
-    client = gradio_client.Client(address, verbose=False)
+def test_the_endpoint_gives_the_same(client, uploads):
     made, lines = client.predict([handle_file(path) for path in uploads], 25, api_name="/denoise_files")
     check_zip(made, uploads)
     assert [bool(line["result"]) for line in lines] == [path.name != "bad.png" for path in uploads]

@@ -27,10 +27,6 @@ META = {"_type": "gradio.FileData"}
 FILES = ("/denoise", "/estimate", "/denoise_files", "/compare")
 
 
-def connect(address):
-    return gradio_client.Client(address, verbose=False)
-
-
 def send(connection, path, endpoint):
     file = handle_file(path)
     return connection.predict([file] if endpoint == "/denoise_files" else file, api_name=endpoint)
@@ -45,19 +41,19 @@ def png(width, height, data):
 
 
 @pytest.mark.parametrize("endpoint", FILES)
-def test_a_decompression_bomb_is_refused_before_it_is_decoded(endpoint, address, tmp_path):
+def test_a_decompression_bomb_is_refused_before_it_is_decoded(endpoint, client, tmp_path):
     """60000 x 60000 RGB pixels are 11 GB: the test would not survive them."""
     (tmp_path / "bomb.png").write_bytes(png(60_000, 60_000, zlib.compress(bytes(10**6))))
     with pytest.raises(AppError, match=r"26,000,000.*60000 x 60000|60000 × 60000 pixels, more than the 26,000,000"):
-        send(connect(address), tmp_path / "bomb.png", endpoint)
+        send(client, tmp_path / "bomb.png", endpoint)
 
 
-def test_a_bomb_in_a_small_image_is_refused(address, tmp_path):
+def test_a_bomb_in_a_small_image_is_refused(client, tmp_path):
     """A few pixels by its header, many megabytes by its stream."""
     (tmp_path / "lie.png").write_bytes(png(10, 10, zlib.compress(bytes(300 * 10**6))))
     began = time.monotonic()
     try:
-        _, facts = send(connect(address), tmp_path / "lie.png", "/denoise")
+        _, facts = send(client, tmp_path / "lie.png", "/denoise")
         assert facts["pixels"] == 100
     except AppError as error:
         assert "lie.png" in str(error)
@@ -66,20 +62,20 @@ def test_a_bomb_in_a_small_image_is_refused(address, tmp_path):
 
 @pytest.mark.parametrize("kind", ["GIF", "PPM", "ICO", "PDF"])
 @pytest.mark.parametrize("name", ["picture.png", "own"])
-def test_other_formats_are_refused_whatever_they_are_called(kind, name, address, tmp_path):
+def test_other_formats_are_refused_whatever_they_are_called(kind, name, client, tmp_path):
     path = tmp_path / (name if name != "own" else f"picture.{kind.lower()}")
     Image.fromarray(make_image((32, 32, 3))).save(path, kind)
     with pytest.raises(Exception, match=r"(?i)expected a PNG|invalid file type|file type"):
-        send(connect(address), path, "/denoise")
+        send(client, path, "/denoise")
 
 
 @pytest.mark.parametrize(
     "content", [b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"%!PS-Adobe-3.0 EPSF-3.0\n", b"\x00" * 64]
 )
-def test_programs_and_noise_that_call_themselves_images_are_refused(content, address, tmp_path):
+def test_programs_and_noise_that_call_themselves_images_are_refused(content, client, tmp_path):
     (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(AppError, match="a.png: expected a PNG"):
-        send(connect(address), tmp_path / "a.png", "/estimate")
+        send(client, tmp_path / "a.png", "/estimate")
 
 
 def post(url, body, kind="application/json"):
@@ -92,19 +88,25 @@ def call(address, endpoint, *data):
     return urllib.request.urlopen(f"{address}gradio_api/call{endpoint}/{event}", timeout=60).read().decode()
 
 
-def test_no_path_in_a_list_is_opened(address, tmp_path):
+def test_no_path_or_address_from_a_request_is_opened(address, tmp_path):
     files.write_image(tmp_path / "secret.png", make_image((20, 20)))
     secret = str(tmp_path / "secret.png")
     for payload in (
-        [{"path": secret, "meta": META}],
-        [{"path": "http://127.0.0.1:9/a.png", "meta": META}],
-        [{"path": "", "url": "data:image/png;base64,AAAA", "meta": META}],
-        [{"path": f"{os.environ['GRADIO_TEMP_DIR']}/../{tmp_path.name}/secret.png", "meta": META}],
-        [secret],
+        {"path": secret, "meta": META},
+        {"path": secret},
+        {"path": f"{os.environ['GRADIO_TEMP_DIR']}/../{tmp_path.name}/secret.png", "meta": META},
+        {"path": "http://127.0.0.1:9/a.png", "meta": META},
+        {"path": "http://127.0.0.1:9/a.png", "is_stream": True, "meta": META},
+        {"path": "https://example.org/a.png", "url": "https://example.org/a.png", "meta": META},
+        {"path": "", "url": "data:image/png;base64,AAAA", "meta": META},
         secret,
     ):
-        answer = call(address, "/denoise_files", payload, 25, "automatic", 1, True, False)
-        assert "event: error" in answer and "denoised" not in answer, payload
+        for endpoint, sent in (("/denoise", payload), ("/denoise_files", [payload]), ("/denoise_files", payload)):
+            answer = call(address, endpoint, sent, 25, "automatic", 1, True, False)
+            assert "event: error" in answer and "denoised" not in answer, (endpoint, payload)
+    for path in ("/etc/passwd", secret, ROOT / "app.py"):
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(f"{address}gradio_api/file={path}")
 
 
 @pytest.mark.parametrize(
@@ -133,11 +135,12 @@ def test_another_sessions_results_cannot_be_listed(address):
             urllib.request.urlopen(f"{address}gradio_api/file={path}")
 
 
+@pytest.mark.slow  # the server notices after its next heartbeat, 15 s
 def test_a_clients_results_go_when_it_hangs_up(address, tmp_path):
     files.write_image(tmp_path / "a.png", make_image((20, 20)))
     results = Path(os.environ["GRADIO_TEMP_DIR"]) / "results"
     before = set(results.iterdir()) if results.exists() else set()
-    connection = connect(address)
+    connection = gradio_client.Client(address, verbose=False)
     send(connection, tmp_path / "a.png", "/denoise")
     assert set(results.iterdir()) - before
     connection.close()

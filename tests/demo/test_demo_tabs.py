@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import gradio as gr
 import numpy as np
 import pytest
-from demo_site import COLOUR, GREY, TINY, make_image, untrained_networks_released
+from demo_site import COLOUR, GREY, TINY, make_image
 
 from demo import benchmark, catalogue, comparison
 from demo.tabs import benchmark as benchmark_tab
@@ -19,12 +19,6 @@ REQUEST = SimpleNamespace(session_hash="me", query_params={})
 
 def quiet(*_, **__):
     """Stand in for a progress bar."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def released(tmp_path_factory):
-    with untrained_networks_released(tmp_path_factory.mktemp("weights"), COLOUR):
-        yield
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from image_files import LEVELS, noise
 
-from mdrn.files import ImageFileError, atomic, encode_image, read_image, write_image
+from mdrn.files import ImageFileError, encode_image, read_image, write_image, writing
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch
         file = real_open(name, *mode)
         return FullDisk(file, error) if fails_in == "write" else file
 
-    monkeypatch.setattr(atomic, "open", open_on_full_disk, raising=False)
+    monkeypatch.setattr(writing, "open", open_on_full_disk, raising=False)
     if fails_in != "write":
         monkeypatch.setattr(os, fails_in, fail)
     expected = KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else ImageFileError

@@ -31,7 +31,7 @@ def test_without_noise_a_photograph_is_its_reference_and_stays_near_the_scene():
     scene = chelsea()[:128, :128]
     clean, noisy = photograph(scene, Camera(shot=0.0, read=0.0, contrast=0.7), np.random.default_rng(0))
     assert np.array_equal(clean, noisy) and clean.dtype == np.uint8
-    assert np.abs(clean.astype(int) - scene).mean() < 4  # what demosaicing blurs
+    assert np.abs(clean.astype(int) - scene).mean() < 4  # what clipping of the colours changes
 
 
 def test_shot_noise_grows_with_light():
@@ -49,9 +49,46 @@ def test_demosaicing_and_smoothing_correlate_neighbours_and_colour_smoothing_the
     assert channels[0] < 0.2 < 0.6 < channels[1]
 
 
+def test_noise_reduction_spares_edges():
+    scene = np.full((128, 128, 3), 60, np.uint8)
+    scene[:, 64:] = 160
+    noise = []
+    for reduction in (0.0, 0.8):
+        camera = Camera(**PLAIN, reduction=reduction)
+        clean, noisy = photograph(scene, camera, np.random.default_rng(0))
+        noise.append(noisy.astype(np.float64) - clean)
+    flat, edge = (noise[1][:, part].std() / noise[0][:, part].std() for part in (slice(8, 48), slice(62, 66)))
+    assert flat < 0.3 and edge > 0.8
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_scene_of_the_side_asked_for_is_enough(seed):
+    camera = Camera.draw(np.random.default_rng(seed))
+    side = camera.scene_side(128)
+    clean, noisy = photograph(np.full((side, side, 3), 90, np.uint8), camera, np.random.default_rng(0))
+    assert clean.shape == noisy.shape and 128 <= clean.shape[0] <= 144 and side <= 256
+
+
 def test_jpeg_and_size():
-    assert residual(scale=0.5).shape == (64, 64, 3)
+    assert residual(scale=0.5).shape == residual(shrink=0.5).shape == (64, 64, 3)
     assert not np.array_equal(residual(quality=75, subsampling=2), residual())
+
+
+def test_drawn_noise_is_like_that_of_real_photographs():
+    """Against the 24 crops of PolyU for decisions: the comments have the medians there."""
+    rng, found = np.random.default_rng(0), []
+    for _ in range(30):
+        camera = Camera.draw(rng)
+        clean, noisy = photograph(astronaut()[: camera.scene_side(96), : camera.scene_side(96)], camera, rng)
+        noise = noisy.astype(np.float64) - clean
+        neighbours = [np.corrcoef(noise[:, :-d].ravel(), noise[:, d:].ravel())[0, 1] for d in (1, 2) for c in (1,)]
+        channels = np.corrcoef(noise.reshape(-1, 3).T)[np.triu_indices(3, 1)].mean()
+        found.append([noise.std(), *neighbours, channels, white_level(noise) / noise.std()])
+    deviation, first, second, channels, ratio = np.median(found, axis=0)
+    assert 2.5 < deviation < 5.5  # 3.5
+    assert 0.45 < first < 0.7 and 0.1 < second < 0.35  # 0.59 and 0.24
+    assert 0.45 < channels < 0.8  # 0.67
+    assert 2.0 < ratio < 2.7  # 2.31
 
 
 @pytest.mark.parametrize("level", [5, 25, 60])

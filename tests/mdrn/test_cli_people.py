@@ -11,9 +11,9 @@ from PIL import Image
 from skimage.data import astronaut, camera
 from small_networks import header_for, small_network
 
-from mdrn import checkpoint, inference
+from mdrn import checkpoint, cli_denoise, inference
 from mdrn.cli import main
-from mdrn.files import read_image, write_image
+from mdrn.files import open_pages, read_image, write_image
 
 
 @pytest.fixture
@@ -88,6 +88,13 @@ def test_avif_becomes_png_and_that_is_said(tmp_path, denoise, weights, suffix):
     assert np.abs(read_image(tmp_path / "a_denoised.png").pixels.astype(int) - expected).max() <= 2
 
 
+def test_avif_through_a_pipe_becomes_png_and_that_is_said(tmp_path):
+    (tmp_path / "a.avif").write_bytes(encoded("AVIF"))
+    job = cli_denoise._Job(None, None, one_of_many=False)
+    with pytest.warns(UserWarning, match="AVIF and HEIC are read but not written; the result is a PNG file"):
+        cli_denoise._say_what_changed(job, open_pages(tmp_path / "a.avif"))
+
+
 def test_deep_avif_is_white_where_it_is_white(tmp_path):
     import pyvips
 
@@ -135,7 +142,7 @@ def test_the_summary_counts_what_was_left_out_by_kind(tmp_path, denoise):
     for name in ("c.gif", "d.GIF", "e.dng", "notes", ".hidden.gif"):
         (tmp_path / name).write_bytes(b"x")
     code, _, said = denoise(tmp_path, "-o", tmp_path / "out")
-    assert code == 0 and "2 done, 4 left out, not images that it reads (1 .dng, 2 .gif, 1 without a suffix)" in said[-1]
+    assert code == 0 and "2 done, 4 left out (1 .dng, 2 .gif, 1 without a suffix)" in said[-1]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.jfif", "b.jpe"]
     for name in ("a.jfif", "b.jpe"):
         (tmp_path / name).unlink()

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 from skimage import data
 
-from mdrn import estimate, metrics, noise
+from mdrn import estimate, metrics, noise, restore
 from mdrn.estimate import estimate_level, estimate_noise_level, measure
 
 
@@ -95,9 +95,16 @@ CLEAN_PAGES = {
 }
 
 
+PAGES = [page[:160, :160] for page in list(CLEAN_PAGES.values())[1::3]]
+
+
+def in_colour(page):
+    return np.repeat(page[..., None], 3, axis=2)
+
+
 @pytest.mark.parametrize("page", CLEAN_PAGES.values(), ids=CLEAN_PAGES.keys())
 def test_clean_pages_have_no_noise(page):
-    for image in (page, 255 - page, np.repeat(page[..., None], 3, axis=2), page * np.uint16(257)):
+    for image in (page, 255 - page, in_colour(page), page * np.uint16(257)):
         assert estimate_noise_level(image) < 2
 
 
@@ -147,12 +154,94 @@ def test_levels_that_differ_over_the_image_are_mapped():
     assert estimate_level(add_noise(data.camera(), 25))[1] is None
 
 
+def loss(noisy, clean, levels):
+    """Return how many dB the estimate gives away to the best of some given levels, with the small networks."""
+    model = "mdrn_tiny_rgb" if clean.ndim == 3 else "mdrn_tiny"
+    given = [metrics.psnr(restore(noisy, level, model).image, clean) for level in levels]
+    return max(given) - metrics.psnr(restore(noisy, None, model).image, clean)
+
+
+CAT, MAN = data.chelsea()[60:220, 120:280], data.camera()[60:220, 160:320]
+
+
+@pytest.mark.parametrize(("quality", "subsampling"), [(75, 0), (75, 2), (85, 2), (95, 0), (95, 2)])
+@pytest.mark.parametrize("level", [10, 25, 40])
+def test_white_noise_saved_as_jpeg(quality, subsampling, level):
+    if (level, quality) == (40, 75):
+        pytest.xfail("0.4 dB are lost")
+    noisy = jpeg(add_noise(CAT, level), quality, subsampling)
+    assert loss(noisy, CAT, (0.8 * level, level, 1.3 * level)) < 0.3
+
+
+DARK = pytest.mark.xfail(reason="the smooth dark coat has the least Poisson noise, and the estimate believes it: 3 dB")
+
+
+@pytest.mark.parametrize("clean", [CAT, pytest.param(MAN, marks=DARK)], ids=["colour", "grey"])
+def test_correlated_and_poisson_noise(clean):
+    rng = np.random.default_rng(0)
+    losses = []
+    for level in (12, 25):
+        small = rng.normal(0, level, (80, 80, *clean.shape[2:]))
+        noisy = clean + small.repeat(2, axis=0).repeat(2, axis=1)
+        losses.append(loss(metrics.to_uint8(noisy / 255), clean, (1.3 * level, 1.7 * level, 2.2 * level)))
+    for peak in (30, 60):
+        noisy = rng.poisson(clean / 255 * peak) / peak
+        losses.append(loss(metrics.to_uint8(noisy), clean, np.sqrt(30 / peak) * np.array((25, 30, 36))))
+    assert np.mean(losses) < 0.5 and max(losses) < 1.2
+
+
+@pytest.mark.parametrize("ends", [(5, 50), (50, 5), (10, 40)])
+def test_levels_that_differ_do_as_well_as_the_best_single_one(ends):
+    clean = data.camera()
+    ramp = np.linspace(*ends, 512)
+    noisy = clean + np.random.default_rng(0).normal(0, 1, clean.shape) * ramp
+    assert loss(metrics.to_uint8(noisy / 255), clean, (25, 30, 35)) < 0
+
+
+PAGE = pytest.mark.xfail(reason="even told the level, the grey network loses 0.3 dB on text")
+CLEAN_KINDS = ["colour", "grey", "page"]
+
+
+@pytest.mark.parametrize("level", [1, 2, 3, 5])
+@pytest.mark.parametrize("clean", [CAT, MAN, pytest.param(written(12)[:160, :160], marks=PAGE)], ids=CLEAN_KINDS)
+def test_low_levels_do_no_harm(clean, level):
+    noisy = add_noise(clean, level)
+    for given in (level, None):
+        assert metrics.psnr(restore(noisy, given).image, clean) > metrics.psnr(noisy, clean) - 0.1
+
+
+@pytest.mark.parametrize("kind", ["colour", "grey"])
+def test_clean_images_stay_as_they_are(kind):
+    photographs = [
+        CAT,
+        data.coffee()[100:260, 200:360],
+        data.astronaut()[:160, 150:310],
+        data.rocket()[200:360, 200:360],
+    ]
+    images = [image if kind == "colour" else image[..., 1] for image in [*photographs, *map(in_colour, PAGES)]]
+    kept = [min(metrics.psnr(restore(image).image, image), 60) for image in images]
+    assert np.mean(kept) >= 45 and min(kept) >= 38
+
+
 def test_twelve_megapixels_take_half_a_second():
-    image = np.random.default_rng(0).integers(0, 256, (3000, 4000, 3), dtype=np.uint8)
+    """On a quiet core. A busy one is as much slower at a known workload, so their ratio is tested, at its best."""
+
+    def seconds(work):
+        began = time.process_time()
+        work()
+        return time.process_time() - began
+
+    def known():  # 0.1 s on a quiet core
+        for scale in range(8):
+            np.quantile(np.log(1.0 + scale * values), (0.1, 0.3, 0.6), axis=0)
+
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (3000, 4000, 3), dtype=np.uint8)
+    values = rng.random((8000, 64), dtype=np.float32)
+    assert 4000 < len(estimate._windows(image, 255.0)[0]) <= 8500
     measure(image[:64, :64])
-    began = time.process_time()
-    measure(image)
-    assert time.process_time() - began < 1.0  # 0.4 s on a quiet core
+    assert min(seconds(lambda: measure(image)) / seconds(known) for _ in range(3)) < 10
+    assert seconds(lambda: measure(image[:300, :400])) < seconds(lambda: measure(image)) / 2
 
 
 def test_the_networks_are_small():

@@ -1,6 +1,7 @@
 """Photograph every tab of the demo, dark and light, wide and narrow: `python tests/tools/screenshot_demo.py FOLDER`.
 
-Needs chromium and its driver. The networks are the released ones. Look at every picture after a change of the page.
+Each tab is taken before and after something is done on it. Needs chromium and its driver. The networks are the released
+ones. Look at every picture after a change of the page.
 """
 
 import argparse
@@ -12,16 +13,16 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "demo"))
-from demo_site import served, start_browser, text, until
+from demo_site import press_tab, served, set_size, start_browser, text, until
 
-TABS = ("denoise", "whole", "removed", "stages", "files", "compare", "benchmark", "about")
 SIZES = {1366: 768, 400: 800}
+EXAMPLES = Path(__file__).parents[2] / "demo" / "examples"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python tests/tools/screenshot_demo.py", description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="where the PNG files go")
-    parser.add_argument("--only", nargs="*", help="some of " + ", ".join(TABS))
+    parser.add_argument("--only", nargs="*", help="some of " + ", ".join(STATES))
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary, served(Path(temporary) / "gradio") as address:
@@ -33,45 +34,66 @@ def main() -> None:
                 set_size(browser, width, SIZES[width])
                 browser.get(f"{address}?__theme={theme}")
                 until(lambda browser=browser: "removed by" in text(browser, "#summary"), "the first result", browser)
-                for tab in arguments.only or TABS:
-                    visit(browser, tab)
-                    take(browser, arguments.folder / f"{tab}_{width}_{theme}.png", width, SIZES[width])
+                for name in arguments.only or STATES:
+                    STATES[name](browser)
+                    time.sleep(2)  # pictures fade in
+                    take(browser, arguments.folder / f"{name}_{width}_{theme}.png", width, SIZES[width])
             finally:
                 browser.quit()
 
 
-def set_size(browser, width: int, height: int) -> None:
-    """Give the page exactly this many CSS pixels; a window cannot be as narrow as a telephone."""
-    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 640}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-
-
-def visit(browser, tab: str) -> None:
-    """Open a tab by its visible name, and let the Compare tab do its work."""
-    names = {"denoise": "Close-up", "whole": "Whole image", "removed": "Removed noise"}
-    names |= {"stages": "Stage by stage", "files": "Several files"}
-    if tab in ("denoise", "whole", "removed", "stages"):
+def view(name: str):
+    def show(browser) -> None:
         press_tab(browser, "Denoise")
-    press_tab(browser, names.get(tab, tab.capitalize()))
-    if tab == "compare" and "dB" not in text(browser, "#compare-images"):
-        browser.execute_script("document.querySelector('#compare-start').click()")
-        until(lambda: "dB" in text(browser, "#compare-images"), "scores", browser, seconds=240)
-    time.sleep(2.5)
+        press_tab(browser, name)
+
+    return show
 
 
-def press_tab(browser, name: str) -> None:
-    script = """
-        const all = [...document.querySelectorAll('button[role=tab], .overflow-dropdown button')];
-        const found = all.find(tab => tab.innerText.trim() === arguments[0] && tab.offsetParent !== null)
-                   ?? all.find(tab => tab.innerText.trim() === arguments[0]);
-        if (found) found.click();
-        return Boolean(found);
-    """
-    if not browser.execute_script(script, name):
-        browser.execute_script("document.querySelector('.overflow-menu > button')?.click()")
-        time.sleep(0.3)
-        assert browser.execute_script(script, name), f"no tab {name!r}"
-    time.sleep(0.3)
+def without_image(browser) -> None:
+    press_tab(browser, "Denoise")
+    browser.execute_script("document.querySelector('#upload button[aria-label=\"Clear\"]').click()")
+
+
+def files_done(browser) -> None:
+    press_tab(browser, "Several files")
+    chosen = [*sorted(EXAMPLES.glob("*.png")), EXAMPLES / "LICENSES.md"]
+    browser.find_element("css selector", "#files input[type=file]").send_keys("\n".join(map(str, chosen)))
+    until(lambda: ".md" in text(browser, "#files"), "the files", browser)
+    browser.execute_script("document.querySelector('#files-start').click()")
+    until(lambda: "of 4 done" in text(browser, "#files-summary"), "the files' results", browser, seconds=240)
+
+
+def compared(browser) -> None:
+    press_tab(browser, "Compare")
+    until(lambda: "dB" in text(browser, "#compare-images"), "scores", browser, seconds=240)
+
+
+def compare_outdated(browser) -> None:
+    press_tab(browser, "Compare")
+    browser.execute_script("document.querySelectorAll('#noise input')[2].click()")
+    until(lambda: "out of date" in text(browser, "#compare-note"), "a word about it", browser)
+
+
+def colour_table(browser) -> None:
+    press_tab(browser, "Benchmark")
+    browser.execute_script("document.querySelectorAll('#topic input')[3].click()")
+
+
+STATES = {
+    "denoise": view("Close-up"),
+    "whole": view("Whole image"),
+    "removed": view("Removed noise"),
+    "stages": view("Stage by stage"),
+    "denoise_without_image": without_image,
+    "files": lambda browser: press_tab(browser, "Several files"),
+    "files_done": files_done,
+    "compare": compared,
+    "compare_outdated": compare_outdated,
+    "benchmark": lambda browser: press_tab(browser, "Benchmark"),
+    "benchmark_colour": colour_table,
+    "about": lambda browser: press_tab(browser, "About"),
+}
 
 
 def take(browser, path: Path, width: int, height: int) -> None:

@@ -13,8 +13,8 @@ import pandas as pd
 from benchmark.compare import BASELINE
 from benchmark.drawing import COLOURS, GREY, MARKERS, Figure, Label, column_axes, finish, place, plain_log_ticks
 from benchmark.plan import CHOICE_SEEDS
-from benchmark.rows import AUTO, BASELINES
-from benchmark.summary import PUBLISHED, RELEASE, Results
+from benchmark.rows import AUTO, BASELINES, RELEASE
+from benchmark.summary import PUBLISHED, Results
 
 STUDY = "hmds"  # the plan that the figures of training are about
 _PREFERRED = ("BSD68", "Set12", "Urban100", "CBSD68", "samples", "samples_held_out")

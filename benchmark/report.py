@@ -11,7 +11,8 @@ from pathlib import Path
 from benchmark import tables
 from benchmark.drawing import Figure
 from benchmark.figures import STUDY, all_figures, times_the_steps, validation_ends
-from benchmark.summary import GAINS, RELEASE, SUMMARY, Results, load
+from benchmark.rows import RELEASE
+from benchmark.summary import GAINS, SUMMARY, Results, load
 from benchmark.tables import COLOUR, GREY, QUOTED, Table
 from benchmark.testsets import SETS
 from mdrn.files.writing import write_atomically

@@ -23,6 +23,7 @@ from mdrn.files.writing import write_atomically
 
 EVALUATIONS, SPEED, RUNS = "evaluations.csv", "speed.csv", "runs.csv"
 ROWS, CURVES = "rows", "curves"  # folders with one file for each plan
+RELEASE = "release"  # the plan of what comes with the package
 BASELINES = "baselines"  # the plan of methods without weights
 ESTIMATOR = "estimate_noise_level"  # its rows hold levels, not images
 AUTO = "+auto"  # suffix of a method that estimates the noise level instead of being told
@@ -108,15 +109,14 @@ class Evaluation:
     @property
     def place(self) -> tuple:
         """What a newer evaluation must share to take this one's place."""
-        return (
-            *(self.plan, self.method, self.arm, self.steps),
-            *(self.set, self.level, self.protocol, self.noise_seed),
-        )
+        steps = None if self.plan == RELEASE else self.steps  # a released name is one network, however long it took
+        return (self.plan, self.method, self.arm, steps, self.set, self.level, self.protocol, self.noise_seed)
 
     @property
     def identity(self) -> tuple:
         """What makes it the same measurement: done again, it gives the same numbers."""
-        return (*self.place, self.weights, self.code)
+        run = (self.plan, self.method, self.arm, self.steps)
+        return (*run, self.set, self.level, self.protocol, self.noise_seed, self.weights, self.code)
 
 
 @dataclasses.dataclass(frozen=True)

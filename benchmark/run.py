@@ -18,7 +18,7 @@ import torch
 import mdrn
 from benchmark import cluster, evaluate, fetch, methods, report, rows, testsets
 from benchmark.plan import PLANS, Run, duration, runs_of, weights_exist
-from benchmark.summary import RELEASE
+from benchmark.rows import RELEASE
 from benchmark.training import PlanError, adopt, check_teachers, describe, train_all
 from mdrn import metrics
 from mdrn.checkpoint import read_header

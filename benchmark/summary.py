@@ -18,7 +18,7 @@ from benchmark.testsets import FACTS
 from mdrn.files.writing import write_atomically
 
 SUMMARY, GAINS = "summary.csv", "gains.csv"
-RELEASE, PUBLISHED = "release", "published"  # plans: what comes with the package, and what others printed
+PUBLISHED = "published"  # the plan of what others printed
 RUN_ID = re.compile(
     r"^(?P<size>.+)\.(?P<strategy>[a-z][a-z0-9_]*)_n(?P<trained>[\d.]+(-[\d.]+)?)_s(?P<seed>\d+)(\+auto)?$"
 )

@@ -9,8 +9,8 @@ import re
 import pandas as pd
 
 from benchmark.compare import RESAMPLES
-from benchmark.rows import AUTO, BASELINES, ESTIMATOR
-from benchmark.summary import PUBLISHED, RELEASE, RUN_ID, Results
+from benchmark.rows import AUTO, BASELINES, ESTIMATOR, RELEASE
+from benchmark.summary import PUBLISHED, RUN_ID, Results
 from benchmark.testsets import SETS
 
 AS_PUBLISHED = "as published"

@@ -57,7 +57,7 @@ def test_every_released_network_has_rows_of_its_weights(name):
 
 
 def test_rows_are_of_the_code_that_is_there():
-    every = [*methods.without_weights(), *methods.networks(mdrn.list_models(), summary.RELEASE)]
+    every = [*methods.without_weights(), *methods.networks(mdrn.list_models(), rows.RELEASE)]
     known = {method.name: method.code for method in every}
     told = [evaluation for evaluation in rows.read_evaluations(OUT) if evaluation.method in known]
     assert {"noisy", "wavelet", "wavelet+auto", "mdrn.denoise", "estimate_noise_level"} <= {e.method for e in told}

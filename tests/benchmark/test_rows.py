@@ -139,3 +139,9 @@ def test_two_writers_lose_nothing(tmp_path):
         thread.join()
     ids, found = in_folder(tmp_path)
     assert set(ids) == {f"e{n}" for n in range(20)} == {evaluation for evaluation, _ in found}
+
+
+def test_a_released_name_is_one_network_however_long_it_was_trained():
+    old, new = evaluation(plan="release", steps=None), evaluation(plan="release", steps=40_000)
+    assert old.place == new.place and old.identity != new.identity
+    assert evaluation(plan="hmds", steps=1_250).place != evaluation(plan="hmds", steps=5_000).place

@@ -326,20 +326,21 @@ def parse(arguments: list[str] | None = None) -> Request:
     root = data_root(said.data_root)
     same = {f.name: getattr(said, f.name) for f in dataclasses.fields(Request) if hasattr(said, f.name)}
     lists = {name: tuple(value) for name, value in same.items() if isinstance(value, list)}
-    trunk = None if said.lpips == "none" or said.report_only else _lpips_trunk(said.lpips, said.force)
+    out = Path(said.out or ("runs/smoke" if said.preset == "smoke" else OUT))
+    trunk = None if said.lpips == "none" or said.report_only else _lpips_trunk(said.lpips, said.force, out)
     made = {
         "root": root or (fetch.cache_folder() if said.fetch else None),
-        "out": Path(said.out or ("runs/smoke" if said.preset == "smoke" else OUT)),
+        "out": out,
         "conditions": evaluate.Conditions(said.protocol, said.noise_seed, said.device, trunk),
     }
     return Request(**same | lists | made)
 
 
-def _lpips_trunk(asked: str, force: bool) -> str | None:
+def _lpips_trunk(asked: str, force: bool, out: Path) -> str | None:
     if metrics.lpips_available(asked):
         return asked
     missing = f"LPIPS: the weights of its trunk ({asked}) are not under TORCH_HOME"
-    if force:
+    if force and any(evaluation.lpips for evaluation in rows.read_evaluations(out)):
         raise UsageError(f"{missing}, and --force would lose what the rows have; set TORCH_HOME, or add --lpips none")
     print(f"{missing}; its cells stay empty")
     return None

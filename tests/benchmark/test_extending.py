@@ -59,7 +59,7 @@ def test_a_strategy(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", _STRATEGY], capture_output=True, text=True, cwd=tmp_path, env=environment
     )
-    runs = [line.split(":")[0].strip() for line in done.stdout.splitlines() if "hmds_again2" in line]
+    runs = [line.split(":")[0].strip() for line in done.stdout.splitlines() if line.strip().startswith("mdrn_tiny.")]
     assert runs == [f"mdrn_tiny.hmds_again2_n15_s{seed}@5000" for seed in (0, 1, 2)], done.stderr
     for strategy, gain in (("plain", 0.0), ("hmds_again2", 0.5)):
         add(tmp_path, f"mdrn.{strategy}_n25_s0", list(30 + gain + np.arange(3.0)))

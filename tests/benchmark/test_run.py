@@ -57,6 +57,17 @@ def test_force_measures_again_and_compares(tmp_path, capsys):
     assert "0.0100 dB" in capsys.readouterr().out
 
 
+def test_force_without_the_trunk_keeps_rows_that_have_lpips(tmp_path, capsys):
+    assert run.main(FAST) == 0
+    path = tmp_path / "results" / rows.EVALUATIONS
+    measured = [dataclasses.replace(evaluation, lpips="alex") for evaluation in rows.read_evaluations(path.parent)]
+    rows.write(path, measured, rows.Evaluation)
+    capsys.readouterr()
+    assert run.main([*FAST, "--force"]) == 2
+    assert "--force would lose what the rows have" in capsys.readouterr().err
+    assert rows.read_evaluations(path.parent) == measured
+
+
 def test_without_data_the_samples_are_used_and_it_says_so(capsys):
     assert run.main(["--dry-run", "--quiet", "--methods", "small*", "estimate*"]) == 0
     said = capsys.readouterr().out

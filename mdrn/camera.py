@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-VERSION = 2  # of what `Camera.draw` and `photograph` give for a seed; pools of another version are not reused
+VERSION = 3  # of what `Camera.draw` and `photograph` give for a seed; pools of another version are not reused
 _LUMA = torch.tensor([0.299, 0.587, 0.114])
 _BLOCK = 4
 _SLOPE = 0.015  # of white for each pixel; where noise reduction does half of what it does in flat areas
@@ -103,7 +103,7 @@ class Camera:
             smoothing=float(rng.uniform(0.4, 0.65)),
             sharpening=float(rng.uniform(0.0, 0.4)),
             scale=scale,
-            quality=int(rng.integers(88, 100)) if rng.random() < 0.85 else None,
+            quality=int(rng.integers(75, 100)) if rng.random() < 0.85 else None,
             subsampling=int(rng.choice([0, 2], p=[0.15, 0.85])),
         )
 

@@ -22,7 +22,9 @@ from demo.events import AT_ONCE, DISABLE, LIGHT, NEWEST, PICTURE, PRIVATE, QUIET
 from demo.service import Asked, Job
 from demo.workspace import Workspace
 
-EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.png"))
+EXAMPLES = [  # a photograph first, for that is what most people bring
+    Path(__file__).parent.parent / "examples" / name for name in ("coffee_camera.png", "chelsea_15.png", "camera_25.png")
+]
 VIEWS = ("crop", "whole", "removed", "stages")
 STRENGTHS = {"Light": 0.5, "Medium": 0.75, "Strong (recommended)": 1.0}
 CHOOSE = "Choose an image: upload one, or take an example."

@@ -26,7 +26,7 @@ import demo
 from demo import comparison, service
 from demo.ui import build
 build()
-service.denoise(service.Asked("demo/examples/coffee_50.png"), Path("job"))
+service.denoise(service.Asked("demo/examples/coffee_camera.png"), Path("job"))
 comparison.compare(comparison.photographs()["camera"], 25, 0, ["mdrn", "wavelet", "non_local_means", "total_variation"])
 print(demo.__file__, *{name.split(".")[0] for name in sys.modules})
 """

@@ -1,4 +1,7 @@
-"""What the tabs' events share: queues, messages in place of pop-ups, and Stop. Only `demo.ui` and the tabs use it."""
+"""What the tabs' events share: queues, messages in place of pop-ups, Stop, and answers that come too late.
+
+Only `demo.ui` and the tabs use it.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,8 @@ QUIET = {"show_progress": "hidden"}
 # Not outside the queue: Gradio tells the browser of changed states only with answers of queued events.
 AT_ONCE = {"concurrency_id": "at once", "concurrency_limit": 20, **QUIET, **PRIVATE}
 NEWEST = {"trigger_mode": "always_last", **QUIET, **LIGHT, **PRIVATE}  # of many changes, the last one always runs
+WRITING = {"trigger_mode": "always_last", "concurrency_id": "writing", "concurrency_limit": 1, **QUIET, **PRIVATE}
+STAMPED = "(_, ...values) => [performance.now(), ...values]"  # in the browser: when an event was sent
 PICTURE = {"format": "png", "type": "filepath", "interactive": False, "buttons": ["fullscreen"]}
 LEVEL_HINT = "15 is fine grain, 25 is plain to see, 50 is heavy."
 HOLD = "Hold for the original (O)"
@@ -43,6 +48,34 @@ def readable(handler: Callable) -> Callable:
 def notice(text: str = "") -> dict:
     """Return an update of a tab's line for messages, which is hidden while there is none."""
     return gr.update(value=text, visible=bool(text))
+
+
+class Newest:
+    """What the page of each session asks of a tab now, as its browser says.
+
+    An answer can be late: while it was made, its image was removed. What is no longer asked for is not shown.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[float, tuple]] = {}
+
+    def note(self, request: gr.Request, stamp: float, controls: tuple) -> None:
+        """Note the values of a tab's controls; requests overtake each other, so the browser's time decides."""
+        if stamp >= self._known.get(request.session_hash, (0.0, ()))[0]:
+            self._known[request.session_hash] = stamp, controls
+
+    def still(self, request: gr.Request, controls: tuple, key: Callable = tuple) -> bool:
+        """Whether the controls still say what `key` takes of these values."""
+        _, newest = self._known.get(request.session_hash, (0.0, controls))
+        return key(newest) == key(controls)
+
+    def only(self, request: gr.Request, controls: tuple, answer: tuple, key: Callable = tuple):
+        """Return an event's answer if it is still asked for, else one that changes nothing."""
+        return answer if self.still(request, controls, key) else (gr.skip(),) * len(answer)
+
+    def forget(self, session: str) -> None:
+        """Forget a session that has ended."""
+        self._known.pop(session, None)
 
 
 class Stops:
@@ -76,36 +109,52 @@ class Stops:
         return len(self._running)
 
 
+def wire_newest(newest: Newest, stamp: gr.Number, controls: list, make: Callable = tuple) -> None:
+    """Wire that a session's newest values are known at once, also while work for older ones goes on.
+
+    Args:
+        newest: notes them.
+        stamp: a hidden field, filled in by the browser.
+        controls: all of a tab that its answers depend on.
+        make: makes of the values what the tab's handlers compare.
+    """
+
+    def note(request: gr.Request, stamp: float, *values) -> None:
+        newest.note(request, stamp, make(values))
+
+    triggers = [each.change for each in controls]
+    gr.on(triggers, note, [stamp, *controls], None, js=STAMPED, trigger_mode="multiple", **AT_ONCE)
+
+
 def wire_run(
-    triggers: list, work: Callable, inputs: list, outputs: list, buttons: tuple, line: gr.Markdown, busy: gr.State,
-    stops: Stops, shown: gr.components.Component,
+    triggers: list, work: Callable, inputs: list, outputs: list, buttons: tuple, line: gr.Markdown, stops: Stops,
+    shown: gr.components.Component,
 ) -> None:  # fmt: skip
     """Wire a tab's main button and Stop: each works exactly while the other one makes no sense.
 
     Args:
         triggers: what starts the work.
-        work: runs the network; its first output is `line`.
+        work: runs the network; its first input is the stamp, its first output `line`.
         inputs: of `work`.
         outputs: of `work`, after `line`.
         buttons: the main one and Stop.
         line: for messages.
-        busy: whether work is going on.
         stops: ends it.
         shown: where progress is shown.
     """
     start, stop = buttons
 
     def buttons_for(working: bool):
-        return gr.update(interactive=not working), gr.update(interactive=working), working
+        return gr.update(interactive=not working), gr.update(interactive=working)
 
     def end(request: gr.Request):
         stops.stop(request.session_hash)
         return *buttons_for(False), notice(STOPPED)
 
-    begun = gr.on(triggers, lambda: (*buttons_for(True), notice()), None, [start, stop, busy, line], **AT_ONCE)
-    running = begun.then(work, inputs, [line, *outputs], show_progress_on=shown, **NETWORK, **PRIVATE)
-    running.then(lambda: buttons_for(False), None, [start, stop, busy], **AT_ONCE)
-    stop.click(end, None, [start, stop, busy, line], cancels=[running], **AT_ONCE)
+    begun = gr.on(triggers, lambda: (*buttons_for(True), notice()), None, [start, stop, line], **AT_ONCE)
+    running = begun.then(work, inputs, [line, *outputs], js=STAMPED, show_progress_on=shown, **NETWORK, **PRIVATE)
+    running.then(lambda: buttons_for(False), None, [start, stop], **AT_ONCE)
+    stop.click(end, None, [start, stop, line], cancels=[running], **AT_ONCE)
 
 
 def strength_slider(elem_id: str, **layout: int) -> gr.Slider:

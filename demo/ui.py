@@ -79,6 +79,7 @@ def build() -> gr.Blocks:
         def leave(request: gr.Request) -> None:
             for each in (first, several, scores):
                 each.stops.stop(request.session_hash)
+                each.newest.forget(request.session_hash)
             workspace.discard(request.session_hash)
 
         page.unload(leave)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from operator import itemgetter
 from pathlib import Path
 
 import gradio as gr
@@ -14,7 +15,7 @@ from PIL import Image, ImageDraw
 from demo import comparison, events, service
 from demo.comparison import Comparison, Result
 from demo.errors import DemoError, Stopped
-from demo.events import AT_ONCE, LEVEL_HINT, LIGHT, NEWEST, PICTURE, PRIVATE, QUIET, notice
+from demo.events import AT_ONCE, LEVEL_HINT, LIGHT, NEWEST, PICTURE, PRIVATE, QUIET, STAMPED, notice
 from demo.workspace import Workspace
 from mdrn import files
 
@@ -51,14 +52,17 @@ class Compare:
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
-        self.stops = events.Stops()
+        self.stops, self.newest = events.Stops(), events.Newest()
 
-    def compare(self, request: gr.Request, progress: gr.Progress = _PROGRESS, *values):
-        """Run a comparison and keep it for this session."""
+    def compare(self, request: gr.Request, stamp: float, progress: gr.Progress = _PROGRESS, *values):
+        """Run a comparison and keep it for this session; end when another one is asked for."""
+        self.newest.note(request, stamp, values)
         image, photograph, level, seed, methods = values
         path = Path(image) if image else comparison.photographs()[photograph]
 
         def report(done: int, total: int) -> None:
+            if not self.newest.still(request, values):
+                raise Stopped
             progress((done, total), desc="Comparing", unit="methods")
 
         session = request.session_hash
@@ -72,16 +76,21 @@ class Compare:
                 link = None if image else comparison.link(photograph, level, int(seed or 0), ordered)
                 kept = keep(made, folder, _asked(*values), describe(made, level, link))
         except Stopped:
-            return notice(events.STOPPED), *[gr.skip()] * 3
+            return self.newest.only(request, values, (notice(events.STOPPED), *[gr.skip()] * 3))
         except DemoError as error:
-            return notice(error.sentence), *[gr.skip()] * 3
+            return self.newest.only(request, values, (notice(error.sentence), *[gr.skip()] * 3))
         names = [("clean", "clean"), *((comparison.name_of(each.method), each.method) for each in made.results)]
-        return notice(), kept, gr.Dropdown(names, value="noisy"), gr.Dropdown(names, value=kept.best)
+        answer = notice(), kept, gr.Dropdown(names, value="noisy"), gr.Dropdown(names, value=kept.best)
+        return self.newest.only(request, values, answer)
 
-    def show(self, made: Made | None, left: str, right: str, spot: tuple | None, *values):
+    def show(
+        self, request: gr.Request, stamp: float, made: Made | None, left: str, right: str, spot: tuple | None, *values
+    ):
         """Show the comparison if it is what the controls ask for."""
+        self.newest.note(request, stamp, values)
         if made is None or made.asked != _asked(*values) or not made.folder.exists():
-            return None, "" if made is None else _AGAIN, None, None, None, None
+            nothing = None, "" if made is None else _AGAIN, *[None] * 4
+            return self.newest.only(request, values, nothing)
         os.utime(made.folder)
         place = spot[1:] if spot and spot[0] == made.asked else (0.5, 0.5)
         chosen = [name if name in made.captions else "clean" for name in (left, right)]
@@ -91,16 +100,21 @@ class Compare:
             for kind in ("", "error_")
         )
         where = outlined(made, place)
-        return styled(made.scores), made.note, pair, str(where), pictures, errors[1:]
+        answer = styled(made.scores), made.note, pair, str(where), pictures, errors[1:]
+        return self.newest.only(request, values, answer)
 
-    def offer(self, image: str | None, photograph: str, level: int):
+    def offer(self, request: gr.Request, stamp: float, *values):
         """Offer the methods for an image and a level."""
+        self.newest.note(request, stamp, values)
+        image, photograph, level, *_ = values
         try:
             choices = _choices(image, photograph, level)
             chosen = comparison.first_choice(level, _colours(image, photograph))
         except DemoError as error:
-            return notice(error.sentence), gr.skip()
-        return notice(), gr.CheckboxGroup(choices, value=chosen)
+            answer = notice(error.sentence), gr.skip()
+        else:
+            answer = notice(), gr.CheckboxGroup(choices, value=chosen)
+        return self.newest.only(request, values, answer, itemgetter(0, 1, 2))
 
     def place(self, made: Made | None, event: gr.SelectData):
         """Note where the small picture was clicked."""
@@ -215,7 +229,7 @@ def layout(tab: gr.Tab, handlers: Compare) -> list:
     """Lay the tab out and wire it; return the controls that a link sets."""
     names = list(comparison.photographs())
     made, spot, go = (gr.State(None) for _ in range(3))
-    busy = gr.State(False)
+    stamp = gr.Number(visible=False)
     colours = _colours(None, names[0])
     with gr.Row():
         with gr.Column(scale=2, min_width=320):
@@ -261,15 +275,14 @@ def layout(tab: gr.Tab, handlers: Compare) -> list:
                     label = f"Absolute error, one scale: black 0, white {255 // comparison.DIFFERENCE_GAIN + 1} or more"
                     differences = gr.Gallery(label=label, elem_id="compare-differences", **gallery)
     asked = [image, photograph, level, seed, methods]
-    looked = [made, left, right, spot]
-    shown = handlers.show, [*looked, *asked], [table, note, pair, where, images, differences]
-    gr.on([each.change for each in (*looked, seed, methods)], *shown, **NEWEST)
+    events.wire_newest(handlers.newest, stamp, asked)
+    looked, shown = [made, left, right, spot], [table, note, pair, where, images, differences]
+    show = {"fn": handlers.show, "inputs": [stamp, *looked, *asked], "outputs": shown, "js": STAMPED, **NEWEST}
+    gr.on([each.change for each in (*looked, seed, methods)], **show)
     changed = [level.input, photograph.input, image.change]  # what is offered first: Gradio refuses ticks not on offer
-    gr.on(changed, handlers.offer, [image, photograph, level], [line, methods], **NEWEST).then(*shown, **NEWEST)
+    gr.on(changed, handlers.offer, [stamp, *asked], [line, methods], js=STAMPED, **NEWEST).then(**show)
     where.select(handlers.place, made, spot, **QUIET, **LIGHT, **PRIVATE)
     tab.select(lambda: "first visit", None, go, **AT_ONCE)
-    events.wire_run(
-        [start.click, go.change], handlers.compare, asked, [made, left, right], (start, stop), line, busy,
-        handlers.stops, table,
-    )  # fmt: skip
+    begin, sent = [start.click, go.change], [stamp, *asked]
+    events.wire_run(begin, handlers.compare, sent, [made, left, right], (start, stop), line, handlers.stops, table)
     return [photograph, level, seed, methods]

@@ -1,15 +1,16 @@
 """The Denoise tab: one image in, its result in its own format out.
 
-All that is shown is a function of the controls and the last job (`Denoise.show`), called anew on every change: so the
-download is always what the controls say, and there is none while they ask for something that has not been made.
+All that is shown is a function of the controls and the last job (`Denoise.show`, `Denoise.offer`), called anew on every
+change: so the download is always what the controls say, and there is none while they ask for what has not been made.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import shutil
-from collections.abc import Iterator
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,17 +19,21 @@ import gradio as gr
 from demo import catalogue, events, service, views
 from demo.catalogue import AUTOMATIC
 from demo.errors import DemoError, Stopped
-from demo.events import AT_ONCE, DISABLE, LIGHT, NEWEST, PICTURE, PRIVATE, QUIET, notice
+from demo.events import AT_ONCE, DISABLE, LIGHT, NEWEST, PICTURE, PRIVATE, QUIET, STAMPED, WRITING, notice
 from demo.service import Asked, Job
 from demo.workspace import Workspace
 
 EXAMPLES = [  # a photograph first, for that is what most people bring
-    Path(__file__).parent.parent / "examples" / name for name in ("coffee_camera.png", "chelsea_15.png", "camera_25.png")
+    Path(__file__).parent.parent / "examples" / name
+    for name in ("coffee_camera.png", "chelsea_15.png", "camera_25.png")
 ]
 VIEWS = ("crop", "whole", "removed", "stages")
 STRENGTHS = {"Light": 0.5, "Medium": 0.75, "Strong (recommended)": 1.0}
 CHOOSE = "Choose an image: upload one, or take an example."
-AGAIN = "Press **Denoise** to make the result for this image and these settings."
+AGAIN = "**Denoise** makes the result for this image and these settings."
+IMAGE, ASKED = attrgetter("image"), attrgetter("asked")  # what each answer depends on
+FILE = attrgetter("asked", "strength", "keep", "as_png")
+LOOK = attrgetter("asked", "strength", "view", "place", "thumbnail")
 _PROGRESS = gr.Progress()
 _LABEL = 26  # pixels, above a picture
 _SCROLL = "() => { if (innerWidth < 640) document.getElementById('result').scrollIntoView(); }"
@@ -49,7 +54,6 @@ class Controls(NamedTuple):
     view: str
     spot: tuple[str, float, float] | None
     seen: tuple[str, str] | None
-    busy: bool
 
     @property
     def asked(self) -> Asked | None:
@@ -73,31 +77,41 @@ class Denoise:
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
-        self.stops = events.Stops()
+        self.stops, self.newest = events.Stops(), events.Newest()
 
-    def inspect(self, image: str | None, automatic: bool, seen: tuple | None, request: gr.Request):
+    def inspect(self, request: gr.Request, stamp: float, *values):
         """Describe a new image and show it small; set the level to its estimate.
 
         Gradio repeats the event of a call that others waited for: of an image that has been seen, nothing may change.
         """
-        if seen and seen[0] == image:
-            return [gr.skip()] * 4
-        if image is None:
-            return notice(), "", gr.skip(), None
-        try:
-            found, source = service.inspect(Path(image))
-        except DemoError as error:
-            return notice(error.sentence), "", gr.skip(), None
-        shown = views.thumbnail(source, self.workspace.new(request.session_hash) / "upload.png")
-        level = round(found.noise_level, 1)
-        text = f"{found.kind}. Estimated noise level {level}."
-        return notice(), text, level if automatic else gr.skip(), (image, str(shown))
+        controls = Controls(*values)
+        self.newest.note(request, stamp, controls)
+        image = controls.image
+        if controls.seen and controls.seen[0] == image:
+            return (gr.skip(),) * 4
+        line, about, level, seen = notice(), "", gr.skip(), None
+        if image is not None:
+            try:
+                found, source = service.inspect(Path(image))
+            except DemoError as error:
+                line = notice(error.sentence)
+            else:
+                shown = views.thumbnail(source, self.workspace.new(request.session_hash) / "upload.png")
+                about, seen = f"{found.kind}. Estimated noise level {found.noise_level:.1f}.", (image, str(shown))
+                level = round(found.noise_level, 1) if controls.automatic else level
+        return self.newest.only(request, controls, (line, about, level, seen), IMAGE)
 
-    def denoise(self, request: gr.Request, progress: gr.Progress = _PROGRESS, job: Job | None = None, *values):
-        """Run the network on the upload and keep the job for this session."""
-        asked, session = Controls(*values).asked, request.session_hash
+    def denoise(
+        self, request: gr.Request, stamp: float, progress: gr.Progress = _PROGRESS, job: Job | None = None, *values
+    ):
+        """Run the network on the upload and keep the job for this session; end when something else is asked for."""
+        controls = Controls(*values)
+        self.newest.note(request, stamp, controls)
+        asked, session, made, said = controls.asked, request.session_hash, gr.skip(), ""
 
         def report(done: int, total: int) -> None:
+            if not self.newest.still(request, controls, ASKED):
+                raise Stopped
             progress((done, total), desc="Denoising", unit="tiles")
 
         try:
@@ -107,38 +121,47 @@ class Denoise:
                 raise DemoError("This upload has been cleared, as all are after a while. Please upload it again.")
             os.utime(asked.upload)
             with self.workspace.made(session) as folder, self.stops.watch(session, report) as step:
-                new = service.denoise(asked, folder, step)
+                made = service.denoise(asked, folder, step)
         except Stopped:
-            return notice(events.STOPPED), gr.skip(), gr.skip()
+            said = events.STOPPED
         except DemoError as error:
-            return notice(error.sentence), gr.skip(), gr.skip()
-        if job is not None:
-            self.workspace.discard(session, job.folder)
-        return notice(), new, round(new.noise_level, 1) if new.estimated and asked.strength == 1 else gr.skip()
+            said = error.sentence
+        else:
+            if job is not None:
+                self.workspace.discard(session, job.folder)
+        return self.newest.only(request, controls, (notice(said),), ASKED)[0], made
 
-    def show(self, job: Job | None, *values) -> Iterator[tuple]:
-        """Show what the controls ask for, first on the screen, then as the download; or that it has not been made."""
-        asked = Controls(*values)
-        nothing = gr.DownloadButton("Download", value=None, interactive=False)
-        if job is None or job.asked != asked.asked:
-            text = "" if asked.image is None else "Working …" if asked.busy else AGAIN
-            yield nothing, text, asked.thumbnail, *[None] * len(VIEWS)
-            return
+    def show(self, request: gr.Request, stamp: float, job: Job | None, *values):
+        """Show what the controls ask for, or that it has not been made."""
+        controls = Controls(*values)
+        self.newest.note(request, stamp, controls)
+        nothing = (AGAIN if controls.image else "", controls.thumbnail, *[None] * len(VIEWS))
+        if job is None or job.asked != controls.asked:
+            return self.newest.only(request, controls, nothing, LOOK)
+        strength, place = controls.strength, controls.place
+        makers = {
+            "crop": lambda: views.crop(job, strength, place),
+            "whole": lambda: views.whole(job, strength),
+            "removed": lambda: views.removed(job, strength, place),
+            "stages": lambda: views.stages(job, place),
+        }
         try:
-            makers = {
-                "crop": lambda: views.crop(job, asked.strength, asked.place),
-                "whole": lambda: views.whole(job, asked.strength),
-                "removed": lambda: views.removed(job, asked.strength, asked.place),
-                "stages": lambda: views.stages(job, asked.place),
-            }
-            panes = [events.as_text(makers[name]()) if name == asked.view else gr.skip() for name in VIEWS]
-            yield nothing, summary(job, asked.strength), str(views.navigator(job, asked.place)), *panes
-            made = service.write_result(job, asked.strength, asked.keep, asked.as_png)
+            panes = [events.as_text(makers[name]()) if name == controls.view else gr.skip() for name in VIEWS]
+            answer = summary(job, strength), str(views.navigator(job, place)), *panes
         except DemoError as error:
-            yield nothing, error.sentence, asked.thumbnail, *[None] * len(VIEWS)
-            return
-        button = gr.DownloadButton(f"Download {made.suffix[1:].upper()}", value=str(made), interactive=True)
-        yield button, *[gr.skip()] * (2 + len(VIEWS))
+            answer = error.sentence, *nothing[1:]
+        return self.newest.only(request, controls, answer, LOOK)
+
+    def offer(self, request: gr.Request, stamp: float, job: Job | None, *values):
+        """Offer the download that the controls ask for, if it has been made."""
+        controls = Controls(*values)
+        self.newest.note(request, stamp, controls)
+        button = gr.DownloadButton("Download", value=None, interactive=False)
+        if job is not None and job.asked == controls.asked:
+            with contextlib.suppress(DemoError):  # which `show` says
+                made = service.write_result(job, controls.strength, controls.keep, controls.as_png)
+                button = gr.DownloadButton(f"Download {made.suffix[1:].upper()}", value=str(made), interactive=True)
+        return self.newest.only(request, controls, (button,), FILE)[0]
 
     def place(self, image: str | None, job: Job | None, event: gr.SelectData):
         """Note where the small picture was clicked, as a share of its sides."""
@@ -172,7 +195,7 @@ def summary(job: Job, strength: float) -> str:
 def layout(page: gr.Blocks, handlers: Denoise, ready: bool) -> None:
     """Lay the tab out and wire it."""
     job, spot, seen, go = (gr.State(None) for _ in range(4))
-    view, busy = gr.State(VIEWS[0]), gr.State(False)
+    view, stamp = gr.State(VIEWS[0]), gr.Number(visible=False)
     with gr.Row():
         with gr.Column(scale=2, min_width=320):
             image = gr.File(
@@ -209,13 +232,24 @@ def layout(page: gr.Blocks, handlers: Denoise, ready: bool) -> None:
                 gr.Button(events.HOLD, scale=1, min_width=200, elem_id="original")
             done = gr.Markdown(elem_id="summary")
 
-    controls = [image, network, *further, strength, view, spot, seen, busy]
-    triggers = [each.change for each in (job, *controls)]
-    gr.on(triggers, None, None, download, js=DISABLE, **AT_ONCE)
-    gr.on(triggers, handlers.show, [job, *controls], [download, done, navigator, *panes], **NEWEST)
+    file = [image, network, *further, strength]
+    controls = [*file, view, spot, seen]
+    events.wire_newest(handlers.newest, stamp, controls, Controls._make)
+    changed = [each.change for each in (job, *file)]
+    gr.on(changed, None, None, download, js=DISABLE, **AT_ONCE)
+    sent = [stamp, job, *controls]
+    gr.on(
+        [*changed, view.change, spot.change, seen.change],
+        handlers.show,
+        sent,
+        [done, navigator, *panes],
+        js=STAMPED,
+        **NEWEST,
+    )
+    gr.on(changed, handlers.offer, sent, download, js=STAMPED, **WRITING)
     job.change(None, None, None, js=_SCROLL, **AT_ONCE)
-    automatic, level = further[:2]
-    image.change(handlers.inspect, [image, automatic, seen], [line, about, level, seen], **NEWEST)
+    level = further[1]
+    image.change(handlers.inspect, [stamp, *controls], [line, about, level, seen], js=STAMPED, **NEWEST)
     navigator.select(handlers.place, [image, job], spot, **QUIET, **LIGHT, **PRIVATE)
     for button, value in zip(presets, STRENGTHS.values(), strict=True):
         button.click(functools.partial(float, value), None, strength, **AT_ONCE)
@@ -225,9 +259,7 @@ def layout(page: gr.Blocks, handlers: Denoise, ready: bool) -> None:
     if ready:
         page.load(handlers.take_first, None, [image, go], **AT_ONCE)
     begin = [start.click, go.change]
-    events.wire_run(
-        begin, handlers.denoise, [job, *controls], [job, level], (start, stop), line, busy, handlers.stops, panes[0]
-    )
+    events.wire_run(begin, handlers.denoise, sent, [job], (start, stop), line, handlers.stops, panes[0])
 
 
 def _panes():

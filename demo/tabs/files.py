@@ -11,14 +11,14 @@ import pandas as pd
 from demo import batch, events
 from demo.catalogue import AUTOMATIC
 from demo.errors import DemoError, Stopped
-from demo.events import AT_ONCE, DISABLE, NEWEST, notice
+from demo.events import AT_ONCE, DISABLE, NEWEST, STAMPED, notice
 from demo.workspace import Workspace
 
 _PROGRESS = gr.Progress()
 _COLUMNS = ["File", "Result", "Level"]
 _HINT = f"""Up to {batch.MAX_FILES} images and {batch.MAX_PIXELS // 10**6} megapixels at a time. Each result has its
 image's own name, format and bit depth. An image that cannot be done is named, and the others are done."""
-_AGAIN = "The files or the settings have changed: press **Denoise all** to make their results."
+_AGAIN = "**Denoise all** makes the results for these files and these settings."
 
 
 class Files:
@@ -26,10 +26,11 @@ class Files:
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
-        self.stops = events.Stops()
+        self.stops, self.newest = events.Stops(), events.Newest()
 
-    def denoise(self, request: gr.Request, progress: gr.Progress = _PROGRESS, *values) -> Iterator[tuple]:
-        """Denoise all files, and show what became of each as soon as it is done."""
+    def denoise(self, request: gr.Request, stamp: float, progress: gr.Progress = _PROGRESS, *values) -> Iterator[tuple]:
+        """Denoise all files, and show what became of each as soon as it is done; end when others are asked for."""
+        self.newest.note(request, stamp, values)
         images, network, automatic, level, exact, keep, as_png, strength = values
         session = request.session_hash
         model = exact or (None if network == AUTOMATIC else network)
@@ -37,8 +38,13 @@ class Files:
         paths, done = [Path(each) for each in images or []], 0
 
         def report(tiles: int, total: int) -> None:
+            if not self.newest.still(request, values):
+                raise Stopped
             name = f"{paths[done].name}, file {done + 1} of {len(paths)}"
             progress((done * total + tiles, len(paths) * total), desc=name, unit="steps")
+
+        def only(*answer):
+            return self.newest.only(request, values, answer)
 
         try:
             if not paths:
@@ -47,26 +53,26 @@ class Files:
                 wanted = None if automatic else level
                 for lines in batch.denoise_files(paths, folder, wanted, model, progress=step, **options):
                     done = len(lines)
-                    yield notice(), gr.skip(), as_table(lines, paths)
+                    yield only(notice(), gr.skip(), as_table(lines, paths))
         except Stopped:
-            yield notice(events.STOPPED), gr.skip(), gr.skip()
+            yield only(notice(events.STOPPED), gr.skip(), gr.skip())
         except DemoError as error:
-            yield notice(error.sentence), gr.skip(), gr.skip()
+            yield only(notice(error.sentence), gr.skip(), gr.skip())
         else:
-            yield notice(), (values, str(folder / batch.ARCHIVE), lines), as_table(lines, paths)
+            yield only(notice(), (values, str(folder / batch.ARCHIVE), lines), as_table(lines, paths))
 
-    def show(self, made: tuple | None, *values):
+    def show(self, request: gr.Request, stamp: float, made: tuple | None, *values):
         """Offer the zip if it is what the controls ask for."""
+        self.newest.note(request, stamp, values)
         nothing = gr.DownloadButton("Download", value=None, interactive=False)
-        if made is None:
-            return nothing, "", gr.skip()
-        asked, path, lines = made
+        asked, path, lines = made or (None, "", [])
         if asked != values:
-            return nothing, _AGAIN, None
+            return self.newest.only(request, values, (nothing, _AGAIN if values[0] else "", None))
         good = sum(1 for line in lines if line.result)
         failed = f", **{len(lines) - good} not**: the table says why" if good < len(lines) else ""
         button = gr.DownloadButton(f"Download {good} image{'s' * (good != 1)} (zip)", value=path, interactive=True)
-        return button if good else nothing, f"**{good} of {len(lines)} done**{failed}.", gr.skip()
+        answer = button if good else nothing, f"**{good} of {len(lines)} done**{failed}.", gr.skip()
+        return self.newest.only(request, values, answer)
 
 
 def as_table(lines: list[batch.Line], paths: list[Path]) -> pd.DataFrame:
@@ -78,7 +84,7 @@ def as_table(lines: list[batch.Line], paths: list[Path]) -> pd.DataFrame:
 
 def layout(handlers: Files, ready: bool) -> None:
     """Lay the tab out and wire it."""
-    made, busy = gr.State(None), gr.State(False)
+    made, stamp = gr.State(None), gr.Number(visible=False)
     with gr.Row():
         with gr.Column(scale=2, min_width=320):
             images = gr.File(label="Images", file_count="multiple", height=220, elem_id="files")
@@ -100,10 +106,9 @@ def layout(handlers: Files, ready: bool) -> None:
                 column_widths=["32%", "50%", "18%"], elem_id="files-table",
             )  # fmt: skip
     controls = [images, network, *further, strength]
+    events.wire_newest(handlers.newest, stamp, controls)
     triggers = [each.change for each in (made, *controls)]
     gr.on(triggers, None, None, download, js=DISABLE, **AT_ONCE)
-    gr.on(triggers, handlers.show, [made, *controls], [download, done, table], **NEWEST)
-    buttons = (start, stop)
-    events.wire_run(
-        [start.click], handlers.denoise, controls, [made, table], buttons, line, busy, handlers.stops, table
-    )
+    gr.on(triggers, handlers.show, [stamp, made, *controls], [download, done, table], js=STAMPED, **NEWEST)
+    buttons, sent = (start, stop), [stamp, *controls]
+    events.wire_run([start.click], handlers.denoise, sent, [made, table], buttons, line, handlers.stops, table)

@@ -108,7 +108,7 @@ def text(browser, selector: str) -> str:
     )
 
 
-def until(condition, what: str, browser=None, seconds: float = 60):
+def until(condition, what: str, browser=None, seconds: float = 300):
     """Wait until a condition holds and return its value, or fail saying what was waited for."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -284,6 +284,64 @@ def test_stop_stops_its_own_job_and_says_so(address, browser, monkeypatch):
     assert complaints(browser) == []
 
 
+def slowly(monkeypatch, module, name, seconds):
+    """Make a function of the demo's take this much longer."""
+    function = getattr(module, name)
+
+    def late(*arguments, **options):
+        time.sleep(seconds)
+        return function(*arguments, **options)
+
+    monkeypatch.setattr(module, name, late)
+
+
+def test_what_is_ready_too_late_is_not_shown(address, browser, tmp_path, monkeypatch):
+    """Right 1: previews, downloads, descriptions and jobs that end after their image has gone change nothing."""
+    files.write_image(tmp_path / "a.png", make_image((60, 80)))
+    (tmp_path / "text.png").write_text("not an image")
+    watch = """
+        window.late = [];
+        window.watching = setInterval(() => {
+            const [download, crop] = ["#download", "#crop img"].map(each => document.querySelector(each));
+            window.late.push(!download.disabled || download.hasAttribute("href"));
+        }, 20)"""
+    open_page(browser, address)
+    upload(browser, tmp_path / "a.png", "80 × 60 pixels")
+    denoise(browser, "80 × 60 pixels")
+    until(lambda: is_enabled(browser, "#download"), "the download", browser)
+    with monkeypatch.context() as patch:
+        for module, name in ((service, "write_result"), (views, "crop")):
+            slowly(patch, module, name, 3)
+        press(browser, "#strength-light")
+        until(lambda: not is_enabled(browser, "#download"), "work on the download", browser)
+        clear(browser)
+        browser.execute_script(watch)
+        time.sleep(7)
+        assert is_gone(browser)
+        assert not any(browser.execute_script("clearInterval(window.watching); return window.late"))
+    upload(browser, tmp_path / "a.png", "80 × 60 pixels")
+    with monkeypatch.context() as patch:
+        slow_restore(patch)
+        press(browser, "#start")
+        until(lambda: is_enabled(browser, "#stop"), "the work", browser)
+        upload(browser, tmp_path / "text.png", "This is not an image")
+        until(lambda: is_enabled(browser, "#start"), "the end of work that nobody wants", browser)
+    time.sleep(2)
+    assert is_gone(browser) and "This is not an image" in text(browser, "#notice")
+    press_tab(browser, "Several files")
+    field = until(lambda: browser.find_elements("css selector", "#files input[type=file]"), "the upload field")[0]
+    field.send_keys(str(tmp_path / "a.png"))
+    until(lambda: "a.png" in text(browser, "#files"), "the file", browser)
+    with monkeypatch.context() as patch:
+        slow_restore(patch)
+        press(browser, "#files-start")
+        until(lambda: "working" in text(browser, "#files-table"), "the work", browser)
+        browser.execute_script("document.querySelector('#files button[aria-label=\"Clear\"]').click()")
+        until(lambda: is_enabled(browser, "#files-start"), "the end of work that nobody wants", browser)
+    until(lambda: "a.png" not in text(browser, "#files-table"), "no word of a file that is gone", browser)
+    assert not is_enabled(browser, "#files-download") and complaints(browser) == []
+
+
 def test_a_large_photograph_is_shown_in_little(address, browser, tmp_path):
     """Right 4: a preview of display size, one crop with every pixel, chosen by a click and shared by all views."""
     width, height = 2400, 1600

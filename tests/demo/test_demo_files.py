@@ -5,6 +5,7 @@ import io
 import zipfile
 from types import SimpleNamespace
 
+import gradio as gr
 import numpy as np
 import pytest
 from demo_site import make_image
@@ -86,18 +87,19 @@ def test_limits_are_explained(uploads, tmp_path, monkeypatch):
 def test_the_tab_says_what_became_of_each_and_can_be_stopped(uploads, tmp_path):
     tab, request = Files(Workspace(tmp_path / "results")), SimpleNamespace(session_hash="me")
     controls = [[str(path) for path in uploads], "automatic", False, 25, "", True, False, 1.0]
-    answers = list(tab.denoise(request, lambda *_, **__: None, *controls))
+    answers = list(tab.denoise(request, 1, lambda *_, **__: None, *controls))
     assert len(answers) == 8 and list(answers[0][2]["Result"])[1:3] == ["working …", "waiting"]
     made = answers[-1][1]
-    button, text, _ = tab.show(made, *controls)
+    button, text, _ = tab.show(request, 2, made, *controls)
     assert button.interactive and "**6 of 7 done**, **1 not**" in text
-    button, text, _ = tab.show(made, *controls[:-1], 0.5)
-    assert not button.interactive and "have changed" in text
+    button, text, table = tab.show(request, 3, made, *controls[:-1], 0.5)
+    assert not button.interactive and "makes the results for these" in text and table is None
+    assert list(tab.denoise(request, 2, lambda *_, **__: None, *controls)) == [(gr.skip(),) * 3]  # no longer asked for
 
     def stop(*_, **__):
         tab.stops.stop("me")
 
     before = set((tmp_path / "results").iterdir())
-    assert list(tab.denoise(request, stop, *controls))[-1][0]["value"] == "Stopped."
+    assert list(tab.denoise(request, 4, stop, *controls))[-1][0]["value"] == "Stopped."
     assert set((tmp_path / "results").iterdir()) == before and len(tab.stops) == 0
-    assert "Choose some images" in list(tab.denoise(request, stop, None, *controls[1:]))[-1][0]["value"]
+    assert "Choose some images" in list(tab.denoise(request, 5, stop, None, *controls[1:]))[-1][0]["value"]

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import gradio as gr
 import numpy as np
+import pandas as pd
 import pytest
 from demo_site import COLOUR, GREY, TINY, make_image
 
@@ -28,37 +29,56 @@ def tab(tmp_path):
 
 def controls(path, **changes):
     values = {"image": str(path), "network": "automatic", "automatic": True, "level": 25, "exact": "", "keep": True}
-    values |= {"as_png": False, "strength": 1.0, "view": "crop", "spot": None, "seen": None, "busy": False}
+    values |= {"as_png": False, "strength": 1.0, "view": "crop", "spot": None, "seen": None}
     return denoise.Controls(**(values | changes))
 
 
 def test_a_result_is_shown_only_for_what_it_was_made_from(tab, tmp_path):
     files.write_image(tmp_path / "a.png", make_image((20, 20, 3)))
     asked = controls(tmp_path / "a.png")
-    line, job, level = tab.denoise(REQUEST, quiet, None, *asked)
-    assert not line["visible"] and job.model == COLOUR and level == round(job.noise_level, 1)
-    first, last = tab.show(job, *asked)
-    assert not first[0].interactive and last[0].interactive
+    line, job = tab.denoise(REQUEST, 1, quiet, None, *asked)
+    assert not line["visible"] and job.model == COLOUR
+    assert tab.offer(REQUEST, 2, job, *asked).interactive
     for change in ({"network": "mdrn"}, {"automatic": False}, {"exact": TINY}, {"image": "other.png"}):
-        [shown] = tab.show(job, *asked._replace(**change))
-        assert not shown[0].interactive and shown[1] == denoise.AGAIN and set(shown[3:]) == {None}
-    _, again, _ = tab.denoise(REQUEST, quiet, job, *asked)
+        other = asked._replace(**change)
+        shown = tab.show(REQUEST, 3, job, *other)
+        assert shown[0] == denoise.AGAIN and set(shown[2:]) == {None}
+        assert not tab.offer(REQUEST, 3, job, *other).interactive
+    _, again = tab.denoise(REQUEST, 4, quiet, job, *asked)
     assert again.folder.exists() and not job.folder.exists()
 
 
 def test_only_the_open_view_is_made(tab, tmp_path):
     files.write_image(tmp_path / "a.png", make_image((200, 180)))
     asked = controls(tmp_path / "a.png")
-    _, job, _ = tab.denoise(REQUEST, quiet, None, *asked)
+    _, job = tab.denoise(REQUEST, 1, quiet, None, *asked)
     for index, view in enumerate(denoise.VIEWS):
-        shown = next(tab.show(job, *asked._replace(view=view)))[3:]
+        shown = tab.show(REQUEST, 2 + index, job, *asked._replace(view=view))[2:]
         assert [isinstance(each, (str, tuple, list)) for each in shown] == [i == index for i in range(4)]
 
 
 def test_stop_ends_the_work_and_leaves_nothing(tab, tmp_path):
     files.write_image(tmp_path / "a.png", make_image((20, 20, 3)))
-    line, *_ = tab.denoise(REQUEST, lambda *_, **__: tab.stops.stop("me"), None, *controls(tmp_path / "a.png"))
+    line, *_ = tab.denoise(REQUEST, 1, lambda *_, **__: tab.stops.stop("me"), None, *controls(tmp_path / "a.png"))
     assert line["value"] == "Stopped." and list((tmp_path / "results").iterdir()) == [] and len(tab.stops) == 0
+
+
+def test_an_answer_that_is_no_longer_asked_for_changes_nothing(tab, tmp_path):
+    """The browser's newest values arrive while an older event is at work, and in any order."""
+    files.write_image(tmp_path / "a.png", make_image((20, 20)))
+    asked = controls(tmp_path / "a.png")
+    _, job = tab.denoise(REQUEST, 1, quiet, None, *asked)
+    cleared = asked._replace(image=None)
+    tab.newest.note(REQUEST, 9, cleared)
+    tab.newest.note(REQUEST, 8, asked)  # overtaken
+    unchanged = gr.skip()
+    assert set(map(str, tab.inspect(REQUEST, 5, *asked))) == {str(unchanged)}
+    assert set(map(str, tab.show(REQUEST, 5, job, *asked))) == {str(unchanged)}
+    assert tab.offer(REQUEST, 5, job, *asked) == unchanged
+    assert tab.denoise(REQUEST, 5, quiet, job, *asked) == (unchanged, unchanged)
+    assert tab.show(REQUEST, 10, job, *cleared)[2:] == (None,) * 4
+    tab.newest.note(REQUEST, 11, asked._replace(view="whole"))
+    assert tab.offer(REQUEST, 5, job, *asked).interactive  # another view, the same file
 
 
 def test_the_page_is_built_without_any_network(tmp_path, monkeypatch):
@@ -104,7 +124,16 @@ def test_benchmark_tables_are_of_the_summary_with_units():
     )
     drawing = benchmark.quality_against_time(frame)
     assert "FFDNet" in drawing and "mdrn tiny" in drawing and "currentColor" in drawing
-    assert "hmds" in benchmark.strategies(frame)
+
+
+def test_the_drawing_of_strategies_is_of_the_studys_runs():
+    frame = benchmark.read()
+    runs = [("plain", 1000, 27.0), ("plain", 2000, 27.1), ("hmds", 1000, 27.2), ("hmds", 2000, 27.3)]
+    columns = {"method": "run", "plan": "study", "size": "mdrn_tiny", "set": "Set12", "level": 50.0}
+    study = pd.DataFrame(runs, columns=["strategy", "steps", "psnr"]).assign(**columns)
+    drawing = benchmark.strategies(pd.concat([frame, study]))
+    assert "mdrn tiny, hmds" in drawing and "steps of training" in drawing
+    assert benchmark.strategies(study.assign(plan=benchmark.PUBLISHED)) is None
 
 
 def test_a_copy_without_results_says_so(tmp_path):

@@ -59,5 +59,7 @@ def told_to_the_visitor(path: Path | None = None) -> Iterator[None]:
     except ValueError as error:
         message = str(error) if path is None else str(error).replace(str(path), path.name)
         raise DemoError(message, kind) from error
+    except FileNotFoundError as error:
+        raise DemoError("This has been cleared, as all is after a while. Please upload the image again.") from error
     except MemoryError as error:
         raise DemoError("The server has too little memory for this image now; try a smaller one.") from error

@@ -26,7 +26,8 @@ NEWEST = {"trigger_mode": "always_last", **QUIET, **LIGHT, **PRIVATE}  # of many
 WRITING = {"trigger_mode": "always_last", "concurrency_id": "writing", "concurrency_limit": 1, **QUIET, **PRIVATE}
 STAMPED = "(_, ...values) => [performance.now(), ...values]"  # in the browser: when an event was sent
 PICTURE = {"format": "png", "type": "filepath", "interactive": False, "buttons": ["fullscreen"]}
-LEVEL_HINT = "15 is fine grain, 25 is plain to see, 50 is heavy."
+_LEVEL_HINT = "A camera's photograph: mostly 3 to 12. 25 is plain to see, 50 is heavy."
+_STRENGTH_HINT = "Noise left: raise the level. Texture lost: less strength. Above 1 the network runs again."
 HOLD = "Hold for the original (O)"
 STOPPED = "Stopped."
 DISABLE = "() => ({__type__: 'update', interactive: false})"  # in the browser, before the server has answered
@@ -159,8 +160,8 @@ def wire_run(
 
 def strength_slider(elem_id: str, **layout: int) -> gr.Slider:
     """Make the slider for the strength."""
-    info = "Above 1 the network runs again and smooths more."
-    return gr.Slider(0, service.MAX_STRENGTH, 1, step=0.01, label="Strength", info=info, elem_id=elem_id, **layout)
+    shown = {"label": "Strength", "info": _STRENGTH_HINT, "elem_id": elem_id}
+    return gr.Slider(0, service.MAX_STRENGTH, 1, step=0.01, **shown, **layout)
 
 
 def network_picker(elem_id: str) -> gr.Dropdown:
@@ -176,7 +177,7 @@ def advanced(elem_id: str) -> list:
     with gr.Accordion("Advanced", open=False, elem_id=elem_id):
         with gr.Row(equal_height=True):
             automatic = gr.Checkbox(True, label="Estimate the noise level", min_width=140, elem_classes="automatic")
-            level = gr.Slider(0, 75, 25, step=0.1, label="Noise level", info=LEVEL_HINT, min_width=180)
+            level = gr.Slider(0, 75, 25, step=0.1, label="Noise level", info=_LEVEL_HINT, min_width=180)
         exact = gr.Dropdown(catalogue.exact_choices(), value="", label="Exactly this network", filterable=False)
         with gr.Row():
             keep = gr.Checkbox(True, label="Keep metadata", info="camera, date, place", min_width=120)

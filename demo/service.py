@@ -93,16 +93,9 @@ class Job:
     seconds: float
 
     def stage(self, index: int) -> np.ndarray:
-        """Map the pixels after a stage, 0 for those of the upload; this counts as a use of the folder.
-
-        Raises:
-            DemoError: if the folder has been removed.
-        """
-        try:
-            os.utime(self.folder)
-            return np.load(self.folder / f"stage_{index}.npy", mmap_mode="r")
-        except FileNotFoundError as error:
-            raise DemoError("This result has been cleared, as all are after a while. Press Denoise again.") from error
+        """Map the pixels after a stage, 0 for those of the upload; this counts as a use of the folder."""
+        os.utime(self.folder)
+        return np.load(self.folder / f"stage_{index}.npy", mmap_mode="r")
 
     def profile(self) -> bytes | None:
         """Return the upload's colour profile."""
@@ -201,13 +194,13 @@ def write_result(job: Job, strength: float = 1.0, keep_metadata: bool = True, as
     Raises:
         DemoError: if the job's files are gone, or the format cannot hold the image.
     """
-    pixels = restored(job, strength)
     source = read(job.source)
     suffix = ".png" if as_png and source.format != "png" else job.source.suffix
     if files.SUFFIXES.get(suffix) != source.format and not as_png:
         suffix = next(end for end, kind in files.SUFFIXES.items() if kind == source.format)
     target = job.folder / f"{job.source.stem}_denoised{suffix}"
     with told_to_the_visitor(target):
+        pixels = restored(job, strength)
         files.write_image(target, pixels, like=source, keep_metadata=keep_metadata, overwrite=True)
     return target
 

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from demo import comparison, events, service
 from demo.comparison import Comparison, Result
 from demo.errors import DemoError, Stopped
-from demo.events import AT_ONCE, LEVEL_HINT, LIGHT, NEWEST, PICTURE, PRIVATE, QUIET, STAMPED, notice
+from demo.events import AT_ONCE, LIGHT, NEWEST, PICTURE, PRIVATE, QUIET, STAMPED, notice
 from demo.workspace import Workspace
 from mdrn import files
 
@@ -239,7 +239,7 @@ def layout(tab: gr.Tab, handlers: Compare) -> list:
             )
             with gr.Accordion("Or your own clean image", open=False):
                 image = gr.File(label="Clean image", file_types=service.accepted(), height=110, elem_id="clean")
-            level = gr.Radio(list(comparison.LEVELS), value=25, label="Noise level", info=LEVEL_HINT, elem_id="noise")
+            level = gr.Radio(list(comparison.LEVELS), value=25, label="Noise level", elem_id="noise")
             methods = gr.CheckboxGroup(
                 comparison.choices(25, colours), value=comparison.first_choice(25, colours), label="Methods",
                 elem_id="methods",

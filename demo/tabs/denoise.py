@@ -18,7 +18,7 @@ import gradio as gr
 
 from demo import catalogue, events, service, views
 from demo.catalogue import AUTOMATIC
-from demo.errors import DemoError, Stopped
+from demo.errors import DemoError, Stopped, told_to_the_visitor
 from demo.events import AT_ONCE, DISABLE, LIGHT, NEWEST, PICTURE, PRIVATE, QUIET, STAMPED, WRITING, notice
 from demo.service import Asked, Job
 from demo.workspace import Workspace
@@ -117,9 +117,8 @@ class Denoise:
         try:
             if asked is None:
                 raise DemoError(CHOOSE)
-            if not Path(asked.upload).exists():
-                raise DemoError("This upload has been cleared, as all are after a while. Please upload it again.")
-            os.utime(asked.upload)
+            with told_to_the_visitor():
+                os.utime(asked.upload)
             with self.workspace.made(session) as folder, self.stops.watch(session, report) as step:
                 made = service.denoise(asked, folder, step)
         except Stopped:
@@ -146,8 +145,9 @@ class Denoise:
             "stages": lambda: views.stages(job, place),
         }
         try:
-            panes = [events.as_text(makers[name]()) if name == controls.view else gr.skip() for name in VIEWS]
-            answer = summary(job, strength), str(views.navigator(job, place)), *panes
+            with told_to_the_visitor():
+                panes = [events.as_text(makers[name]()) if name == controls.view else gr.skip() for name in VIEWS]
+                answer = summary(job, strength), str(views.navigator(job, place)), *panes
         except DemoError as error:
             answer = error.sentence, *nothing[1:]
         return self.newest.only(request, controls, answer, LOOK)

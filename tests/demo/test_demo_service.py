@@ -156,7 +156,7 @@ def test_a_cleared_result_says_so(tmp_path):
     workspace = Workspace(tmp_path / "results")
     job = service.denoise(asked(tmp_path / "a.png"), workspace.new("me"))
     workspace.discard("me")
-    with pytest.raises(errors.DemoError, match="Press Denoise again"):
+    with pytest.raises(errors.DemoError, match="has been cleared"):
         service.write_result(job)
 
 

@@ -77,8 +77,10 @@ def test_an_answer_that_is_no_longer_asked_for_changes_nothing(tab, tmp_path):
     assert tab.offer(REQUEST, 5, job, *asked) == unchanged
     assert tab.denoise(REQUEST, 5, quiet, job, *asked) == (unchanged, unchanged)
     assert tab.show(REQUEST, 10, job, *cleared)[2:] == (None,) * 4
-    tab.newest.note(REQUEST, 11, asked._replace(view="whole"))
-    assert tab.offer(REQUEST, 5, job, *asked).interactive  # another view, the same file
+    tab.workspace.discard("me", job.folder)
+    assert "has been cleared" in tab.show(REQUEST, 11, job, *asked)[0]
+    tab.newest.note(REQUEST, 12, asked._replace(view="whole"))
+    assert not tab.offer(REQUEST, 5, job, *asked).interactive  # another view changes nothing of the file
 
 
 def test_the_page_is_built_without_any_network(tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from demo import catalogue
-from demo.errors import DemoError, told_to_the_visitor
+from demo.errors import told_to_the_visitor
 from mdrn import estimate, files, inference
 
 MAX_PIXELS = 26_000_000  # a camera of 24 megapixels writes a little more

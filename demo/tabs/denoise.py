@@ -165,7 +165,7 @@ class Denoise:
 
     def place(self, image: str | None, job: Job | None, event: gr.SelectData):
         """Note where the small picture was clicked, as a share of its sides."""
-        if image is None or job is None:
+        if image is None or job is None or not job.folder.exists():
             return gr.skip()
         height, width = job.stage(0).shape[:2]
         scale = min(1.0, views.NAVIGATOR_SIDE / max(height, width))

@@ -61,12 +61,12 @@ def files_done(browser) -> None:
     browser.find_element("css selector", "#files input[type=file]").send_keys("\n".join(map(str, chosen)))
     until(lambda: ".md" in text(browser, "#files"), "the files", browser)
     browser.execute_script("document.querySelector('#files-start').click()")
-    until(lambda: "of 4 done" in text(browser, "#files-summary"), "the files' results", browser, seconds=240)
+    until(lambda: "of 4 done" in text(browser, "#files-summary"), "the files' results", browser)
 
 
 def compared(browser) -> None:
     press_tab(browser, "Compare")
-    until(lambda: "dB" in text(browser, "#compare-images"), "scores", browser, seconds=240)
+    until(lambda: "dB" in text(browser, "#compare-images"), "scores", browser)
 
 
 def compare_outdated(browser) -> None:

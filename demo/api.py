@@ -13,7 +13,6 @@ from demo.catalogue import AUTOMATIC
 from demo.errors import DemoError
 from demo.events import readable
 from demo.workspace import Workspace
-from mdrn import checkpoint
 from mdrn.classical import CLASSICAL
 from mdrn.noise import MAX_NOISE_LEVEL
 
@@ -139,7 +138,7 @@ def wire(api: Api, network: dict, light: dict) -> None:
         network: queue options of those that run a network.
         light: queue options of the others.
     """
-    models = [AUTOMATIC, *checkpoint.short_names(), *(n.id for n in catalogue.networks())]
+    models = [AUTOMATIC, *catalogue.short_names(), *(n.id for n in catalogue.networks())]
     with gr.Column(visible=False):
         one = gr.File(label="image", file_types=service.accepted())
         several = gr.File(label="images", file_types=service.accepted(), file_count="multiple")

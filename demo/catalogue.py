@@ -69,6 +69,16 @@ class Network:
         return f"`{self.id}`: {kind}, noise levels {low:g} to {high:g}, {size}, trained {how}"
 
 
+def short_names() -> dict[str, str]:
+    """Return the released id that each short name means; read once, for weights stay while the page is served."""
+    return _short_names(checkpoint.WEIGHTS_DIR)
+
+
+@functools.lru_cache(maxsize=8)
+def _short_names(folder: Path) -> dict[str, str]:
+    return checkpoint.short_names()
+
+
 @functools.lru_cache(maxsize=64)
 def _describe(model: str, folder: Path) -> Network:
     header = checkpoint.read_header(folder / f"{model}{checkpoint.SUFFIX}")
@@ -79,7 +89,7 @@ def _describe(model: str, folder: Path) -> Network:
 
 def networks() -> list[Network]:
     """List the released networks in the order of their titles, the best of a kind first."""
-    best, order = set(checkpoint.short_names().values()), list(_TITLES)
+    best, order = set(short_names().values()), list(_TITLES)
     found = [_describe(model, checkpoint.WEIGHTS_DIR) for model in mdrn.list_models()]
     return sorted(found, key=lambda n: (order.index(n.size) if n.size in order else len(order), n.id not in best, n.id))
 
@@ -90,11 +100,11 @@ def find(model: str) -> Network:
     Raises:
         DemoError: if no such network is released.
     """
-    name = checkpoint.short_names().get(model, model)
+    name = short_names().get(model, model)
     for network in networks():
         if network.id == name:
             return network
-    known = ", ".join([AUTOMATIC, *checkpoint.short_names(), *(network.id for network in networks())])
+    known = ", ".join([AUTOMATIC, *short_names(), *(network.id for network in networks())])
     raise DemoError(f"model: expected one of {known}, got {model!r}")
 
 
@@ -118,7 +128,7 @@ def has_automatic() -> bool:
 
 def choices() -> list[tuple[str, str]]:
     """Return what the network picker offers: (name for people, short name)."""
-    named = [(_TITLES[name], name) for name in _TITLES if name in checkpoint.short_names()]
+    named = [(_TITLES[name], name) for name in _TITLES if name in short_names()]
     return [("Automatic", AUTOMATIC), *named] if has_automatic() else named
 
 

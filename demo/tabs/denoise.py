@@ -184,7 +184,7 @@ class Denoise:
 def summary(job: Job, strength: float) -> str:
     """Return what was done, in one paragraph."""
     how = ("estimated" if job.estimated else "as set") + (", raised by the strength" if job.asked.strength > 1 else "")
-    name = catalogue.find(job.model).full_title
+    name = catalogue.find(job.model).title
     text = f"**Noise level {job.noise_level:.1f}** ({how}) removed by “{name}” in **{job.seconds:.1f} s**"
     text += f", strength {strength:.2f}. {job.kind}."
     if job.per_channel:
@@ -247,6 +247,8 @@ def layout(page: gr.Blocks, handlers: Denoise, ready: bool) -> None:
         **NEWEST,
     )
     gr.on(changed, handlers.offer, sent, download, js=STAMPED, **WRITING)
+    emptied = [about, done, navigator, *panes]
+    image.clear(None, None, emptied, js="() => ['', '', null, null, null, null, null]", **AT_ONCE)  # before an answer
     job.change(None, None, None, js=_SCROLL, **AT_ONCE)
     level = further[1]
     image.change(handlers.inspect, [stamp, *controls], [line, about, level, seen], js=STAMPED, **NEWEST)

@@ -121,7 +121,7 @@ def serve(folder: Path):
         server = psutil.Process(process.pid)
         if hasattr(server, "cpu_affinity"):
             server.cpu_affinity(server.cpu_affinity()[:CORES])
-        address, end = f"http://127.0.0.1:{port}/", time.monotonic() + 120
+        address, end = f"http://127.0.0.1:{port}/", time.monotonic() + 600
         while True:
             with contextlib.suppress(OSError):
                 urllib.request.urlopen(address, timeout=5).close()

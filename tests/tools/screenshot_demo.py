@@ -46,6 +46,10 @@ def view(name: str):
     def show(browser) -> None:
         press_tab(browser, "Denoise")
         press_tab(browser, name)
+        pictures = (
+            "return [...document.querySelectorAll('#result img')].some(each => each.offsetParent && each.complete)"
+        )
+        until(lambda: browser.execute_script(pictures), f"the pictures of {name}", browser)
 
     return show
 
@@ -53,6 +57,7 @@ def view(name: str):
 def without_image(browser) -> None:
     press_tab(browser, "Denoise")
     browser.execute_script("document.querySelector('#upload button[aria-label=\"Clear\"]').click()")
+    until(lambda: not text(browser, "#about-image") + text(browser, "#summary"), "no word of the image", browser)
 
 
 def files_done(browser) -> None:

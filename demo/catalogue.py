@@ -54,8 +54,9 @@ class Network:
 
     @property
     def full_title(self) -> str:
-        """Its name for people beside networks of the same size that were trained in another way."""
-        return f"{self.title} ({self.strategy})"
+        """Its name for people, with how it was trained where there are others of its size."""
+        alone = sum(other.size == self.size for other in networks()) == 1
+        return self.title if alone else f"{self.title} ({self.strategy})"
 
     def covers(self, noise_level: float) -> bool:
         """Whether it was trained for a level."""

@@ -107,7 +107,7 @@ def first_choice(noise_level: float, colours: int) -> list[str]:
 def name_of(method: str) -> str:
     """Return a method's name for people."""
     if method in CLASSICAL:
-        return f"{method.replace('_', ' ').capitalize()} (classical)"
+        return f"{method.replace('non_', 'non-').replace('_', ' ').capitalize()} (classical)"
     return catalogue.find(method).full_title if method != "noisy" else "noisy"
 
 

@@ -46,7 +46,7 @@ def layout(results: Path = benchmark.RESULTS) -> None:
     made = benchmark.table(frame, set_name)
     table = gr.Dataframe(
         benchmark.styled(made), label="Click a title to sort, type to filter", interactive=False, show_search="filter",
-        max_height=480, wrap=True, column_widths=_widths(made), elem_id="table",
+        max_height=900, wrap=True, column_widths=_widths(made), elem_id="table",
     )  # fmt: skip
     gr.Markdown(_SOURCES)
 

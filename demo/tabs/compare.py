@@ -17,7 +17,7 @@ from demo.comparison import Comparison, Result
 from demo.errors import DemoError, Stopped
 from demo.events import AT_ONCE, LIGHT, NEWEST, PICTURE, PRIVATE, QUIET, STAMPED, notice
 from demo.workspace import Workspace
-from mdrn import files
+from mdrn import files, metrics
 
 _PROGRESS = gr.Progress()
 COLUMNS = ["Method", "PSNR, dB", "SSIM", "LPIPS", "Seconds", "Params, M"]
@@ -231,6 +231,7 @@ def layout(tab: gr.Tab, handlers: Compare) -> list:
     made, spot, go = (gr.State(None) for _ in range(3))
     stamp = gr.Number(visible=False)
     colours = _colours(None, names[0])
+    columns = [name for name in COLUMNS if name != "LPIPS" or metrics.lpips_available()]
     with gr.Row():
         with gr.Column(scale=2, min_width=320):
             gr.Markdown(_HINT)
@@ -255,8 +256,8 @@ def layout(tab: gr.Tab, handlers: Compare) -> list:
             )  # fmt: skip
         with gr.Column(scale=3, min_width=320):
             table = gr.Dataframe(
-                headers=COLUMNS, label="Scores", interactive=False, buttons=["copy"], wrap=True,
-                column_widths=["190px", *["95px"] * (len(COLUMNS) - 1)], elem_id="scores",
+                headers=columns, label="Scores", interactive=False, buttons=["copy"], wrap=True,
+                column_widths=["190px", *[f"{475 // (len(columns) - 1)}px"] * (len(columns) - 1)], elem_id="scores",
             )  # fmt: skip
             note = gr.Markdown(elem_id="compare-note")
             with gr.Row():

@@ -251,15 +251,15 @@ def test_one_visitors_image_changes_nothing_for_another(address, browser, tmp_pa
         browser.switch_to.window(browser.window_handles[0])
 
 
-def slow_restore(monkeypatch, seconds=60):
-    """Make the network's work last until it is stopped."""
+def slow_restore(monkeypatch, seconds=600):
+    """Make the network's work last until it is stopped; progress is told as seldom as a large tile is done."""
     restore = inference.restore
 
     def slowly(*arguments, progress=None, **options):
         end = time.monotonic() + seconds
         while progress and time.monotonic() < end:
             progress(0, 1)
-            time.sleep(0.05)
+            time.sleep(0.5)
         return restore(*arguments, progress=progress, **options)
 
     monkeypatch.setattr(inference, "restore", slowly)

@@ -37,7 +37,7 @@ LOOK = attrgetter("asked", "strength", "view", "place", "thumbnail")
 _PROGRESS = gr.Progress()
 _LABEL = 26  # pixels, above a picture
 _SCROLL = "() => { if (innerWidth < 640) document.getElementById('result').scrollIntoView(); }"
-_NAVIGATOR = "Click the picture to choose the part shown at 100 %"
+_NAVIGATOR = "Click to choose the part shown at 100 %"
 
 
 class Controls(NamedTuple):
@@ -199,7 +199,7 @@ def layout(page: gr.Blocks, handlers: Denoise, ready: bool) -> None:
     with gr.Row():
         with gr.Column(scale=2, min_width=320):
             image = gr.File(
-                label="Image: PNG, JPEG, WebP, TIFF or BMP, 8 or 16 bits",
+                label="Image (PNG, JPEG, WebP, TIFF or BMP)",
                 file_types=service.accepted(), height=130, elem_id="upload",
             )  # fmt: skip
             line = gr.Markdown(visible=False, elem_id="notice", elem_classes="notice")
@@ -221,7 +221,7 @@ def layout(page: gr.Blocks, handlers: Denoise, ready: bool) -> None:
             tabs, panes = _panes()
             with gr.Row():
                 strength = events.strength_slider("strength", scale=3, min_width=300)
-                with gr.Column(scale=1, min_width=170):
+                with gr.Column(scale=1, min_width=170, elem_classes="presets"):
                     presets = [
                         gr.Button(name, size="sm", elem_id=f"strength-{name.split()[0].lower()}") for name in STRENGTHS
                     ]
@@ -276,7 +276,7 @@ def _panes():
             label = f"Upload minus result at 100 %, {views.RESIDUAL_GAIN} times stronger, around mid grey"
             removed = gr.Image(label=label, height=height + _LABEL, alt_text=label, elem_id="removed", **PICTURE)
         with gr.Tab("Stage by stage") as tab_stages:
-            label = "The same part after each stage, at strength 1 or more"
+            label = "The same part after each stage, at full strength"
             stages = gr.Gallery(
                 label=label, columns=3, height=height + _LABEL, object_fit="contain", elem_id="stages", **PICTURE
             )

@@ -251,7 +251,7 @@ def layout(tab: gr.Tab, handlers: Compare) -> list:
                 start = gr.Button("Compare", variant="primary", scale=3, elem_id="compare-start")
                 stop = gr.Button("Stop", interactive=False, scale=1, min_width=80, elem_id="compare-stop")
             where = gr.Image(
-                label="Click the picture to choose the part that is enlarged", height=220, elem_id="compare-where",
+                label="Click to choose the part that is enlarged", height=220, elem_id="compare-where",
                 alt_text="The clean image; the frame is the part that is enlarged", **{**PICTURE, "buttons": []},
             )  # fmt: skip
         with gr.Column(scale=3, min_width=320):

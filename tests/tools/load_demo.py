@@ -93,8 +93,7 @@ def run(clients: int, seconds: float) -> Tally:
         watcher = threading.Thread(target=watch_memory, args=(server, total.megabytes, stop))
         watcher.start()
         work = [prepare(Path(name), number) for number in range(clients)]
-        end = time.monotonic() + seconds
-        threads = [threading.Thread(target=client, args=(address, files, end, tallies)) for files in work]
+        threads = [threading.Thread(target=client, args=(address, files, seconds, tallies)) for files in work]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -149,15 +148,16 @@ def prepare(folder: Path, number: int) -> list[tuple[Path, np.ndarray | None]]:
     return files
 
 
-def client(address: str, files: list[tuple[Path, np.ndarray | None]], end: float, tallies: list[Tally]) -> None:
-    """Send one file after the other until the time is over, and add what happened to the list."""
+def client(address: str, files: list[tuple[Path, np.ndarray | None]], seconds: float, tallies: list[Tally]) -> None:
+    """Connect, send one file after the other until the time is over, and add what happened to the list."""
     tally, turn = Tally(), 0
     tallies.append(tally)
     try:
-        connection = gradio_client.Client(address, verbose=False)
+        connection = gradio_client.Client(address, verbose=False, httpx_kwargs={"timeout": 600})
     except Exception as error:
         tally.failed.append(f"no connection: {error}")
         return
+    end = time.monotonic() + seconds
     while time.monotonic() < end:
         path, expected = files[turn % len(files)]
         began = time.monotonic()

@@ -51,6 +51,7 @@ class Files:
                 raise DemoError("Choose some images first.")
             with self.workspace.made(session) as folder, self.stops.watch(session, report) as step:
                 wanted = None if automatic else level
+                yield only(notice(), gr.skip(), as_table([], paths))
                 for lines in batch.denoise_files(paths, folder, wanted, model, progress=step, **options):
                     done = len(lines)
                     yield only(notice(), gr.skip(), as_table(lines, paths))

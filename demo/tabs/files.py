@@ -56,9 +56,9 @@ class Files:
                     done = len(lines)
                     yield only(notice(), gr.skip(), as_table(lines, paths))
         except Stopped:
-            yield only(notice(events.STOPPED), gr.skip(), gr.skip())
+            yield only(notice(events.STOPPED), gr.skip(), None)
         except DemoError as error:
-            yield only(notice(error.sentence), gr.skip(), gr.skip())
+            yield only(notice(error.sentence), gr.skip(), None)
         else:
             yield only(notice(), (values, str(folder / batch.ARCHIVE), lines), as_table(lines, paths))
 

@@ -55,6 +55,11 @@ def column_axes() -> Iterator[tuple]:
         yield figure, figure.subplots()
 
 
+def style(index: int) -> dict[str, str]:
+    """Return the colour and the marker of a line among others."""
+    return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
+
+
 def finish(figure, name: str, caption: str) -> Figure:
     """Return an open figure as a file's content."""
     return Figure(name, caption, png_of(figure))

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from benchmark.compare import BASELINE
-from benchmark.drawing import COLOURS, GREY, MARKERS, Figure, Label, column_axes, finish, place, plain_log_ticks
+from benchmark.drawing import COLOURS, GREY, Figure, Label, column_axes, finish, place, plain_log_ticks, style
 from benchmark.plan import CHOICE_SEEDS
 from benchmark.rows import AUTO, BASELINES, RELEASE
 from benchmark.summary import PUBLISHED, Results
@@ -70,9 +70,7 @@ def steps(results: Results) -> list[Figure]:
     """Validation PSNR against training steps, plain and distilled from nothing, a figure for each size."""
     runs, level = _study_runs(results)
     figures = []
-    for size, of_size in runs.groupby("size"):
-        if not {BASELINE, _DISTILLED} <= set(of_size.strategy):
-            continue
+    for size, of_size in runs.items():
         ends = _by_steps(of_size)
         labels = []
         with column_axes() as (figure, axes):
@@ -82,8 +80,8 @@ def steps(results: Results) -> list[Figure]:
                     curve = results.curves[(results.curves.config == run.config) & (results.curves.level == level)]
                     axes.plot(curve.step, curve.psnr, color=colour, linewidth=0.5, alpha=0.5)
                     axes.scatter([run.steps], [run.psnr], color=colour, s=8, alpha=0.5)
-                axes.plot(ends.index, ends[strategy], color=colour, marker=MARKERS[index])
-                labels.append(Label(ends.index[-1], ends[strategy].iloc[-1], f"{strategy}", colour, bold=True))
+                axes.plot(ends.index, ends[strategy], **style(index))
+                labels.append(Label(ends.index[-1], ends[strategy].iloc[-1], strategy, colour, bold=True))
             note = ""
             if (found := times_the_steps(ends)) is not None:
                 at, factor = found
@@ -94,9 +92,8 @@ def steps(results: Results) -> list[Figure]:
                 middle = at * math.sqrt(factor)
                 labels.append(Label(middle, target, f"plain needs {factor:.1f} times the steps"))
                 note = f" Plain training needs {factor:.1f} times the {at:,.0f} steps to be as good."
-            low = min(ends.min()) - 0.15
             axes.set(xscale="log", xlabel="training steps", ylabel=f"validation PSNR (dB), level {level:g}")
-            axes.set_ylim(bottom=low)
+            axes.set_ylim(bottom=min(ends.min()) - 0.15)
             axes.margins(x=0.15)
             plain_log_ticks(axes)
             place(axes, labels)
@@ -143,9 +140,8 @@ def gain_by_level(results: Results) -> Figure | None:
         for index, (size, line) in enumerate(gains.sort_values("level").groupby("size")):
             x = line.level + 0.8 * index  # so that intervals do not cover each other
             reach = [line.gain - line.low, line.high - line.gain]
-            style = {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)], "capsize": 2}
-            axes.errorbar(x, line.gain, yerr=reach, **style)
-            labels.append(Label(x.iloc[-1], line.gain.iloc[-1], size, style["color"], bold=True))
+            axes.errorbar(x, line.gain, yerr=reach, capsize=2, **style(index))
+            labels.append(Label(x.iloc[-1], line.gain.iloc[-1], size, style(index)["color"], bold=True))
         axes.axhline(0, color=GREY, linewidth=0.8)
         axes.set_xticks(sorted(set(gains.level)))
         axes.margins(x=0.25, y=0.2)
@@ -161,9 +157,7 @@ def cost(results: Results) -> list[Figure]:
     runs, level = _study_runs(results)
     teachers = results.runs[results.runs.run.str.startswith("teacher.")]
     figures = []
-    for size, of_size in runs.groupby("size"):
-        if not {BASELINE, _DISTILLED} <= set(of_size.strategy):
-            continue
+    for size, of_size in runs.items():
         means = of_size.groupby(["strategy", "steps"])[["minutes", "psnr"]].mean()
         lines = {BASELINE: (means.loc[BASELINE], 0.0), _DISTILLED: (means.loc[_DISTILLED], 0.0)}
         used = teachers[[f"{t.run}@{t.config}" in set(of_size.teacher) for t in teachers.itertuples()]]
@@ -172,8 +166,7 @@ def cost(results: Results) -> list[Figure]:
         labels = []
         with column_axes() as (figure, axes):
             for index, (name, (line, more)) in enumerate(lines.items()):
-                style = {"color": COLOURS[index], "marker": MARKERS[index], "linestyle": ":" if more else "-"}
-                axes.plot(line.minutes + more, line.psnr, **style)
+                axes.plot(line.minutes + more, line.psnr, linestyle=":" if more else "-", **style(index))
                 labels.append(Label(line.minutes.iloc[-1] + more, line.psnr.iloc[-1], name, COLOURS[index], bold=True))
             axes.set(xscale="log", xlabel="minutes of training", ylabel=f"validation PSNR (dB), level {level:g}")
             axes.margins(x=0.25, y=0.15)
@@ -198,14 +191,13 @@ def stages(results: Results) -> Figure | None:
     labels = []
     with column_axes() as (figure, axes):
         for index, (size, lines) in enumerate(best.groupby("size")):
-            style = {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
             for line in lines.itertuples():
                 points = [start.get(line.level, math.nan), *map(float, line.stages.split()), line.psnr]
-                axes.plot(range(len(points)), points, **style)
+                axes.plot(range(len(points)), points, **style(index))
                 if index == 0:
                     labels.append(Label(0, points[0], f"level {line.level:g}"))
             named = lines.sort_values("level", ascending=index % 2 == 0).iloc[0]  # where the other's name is not
-            labels.append(Label(len(named.stages.split()) + 1, named.psnr, size, style["color"], True))
+            labels.append(Label(len(named.stages.split()) + 1, named.psnr, size, style(index)["color"], True))
         last = max(len(text.split()) for text in best.stages) + 1
         axes.set_xticks(range(last + 1), ["noisy", *(f"stage {stage}" for stage in range(1, last + 1))])
         axes.set(ylabel=f"mean PSNR (dB), {set_name}", xlim=(-0.2, last + 1))
@@ -227,9 +219,9 @@ def throughput(results: Results) -> Figure | None:
             line = line.dropna()
             side = line.index.to_numpy()
             ours = name.startswith("mdrn")
-            colour = COLOURS[index % len(COLOURS)] if ours else GREY
-            axes.plot(side**2 / 1e6, side**2 / line / 1000, color=colour, marker=MARKERS[index % len(MARKERS)])
-            labels.append(Label(side[0] ** 2 / 1e6, side[0] ** 2 / line.iloc[0] / 1000, name, colour, ours))
+            look = style(index) if ours else style(index) | {"color": GREY}
+            axes.plot(side**2 / 1e6, side**2 / line / 1000, **look)
+            labels.append(Label(side[0] ** 2 / 1e6, side[0] ** 2 / line.iloc[0] / 1000, name, look["color"], ours))
         axes.set(xscale="log", yscale="log", xlabel="megapixels of the image", ylabel="megapixels per second")
         axes.margins(x=0.2, y=0.12)
         place(axes, labels)
@@ -238,8 +230,11 @@ def throughput(results: Results) -> Figure | None:
         return finish(figure, "speed_against_image_size", caption)
 
 
-def _study_runs(results: Results) -> tuple[pd.DataFrame, float]:
-    """Return the study's runs without arms, at the level that has most lengths, with their final validation PSNR."""
+def _study_runs(results: Results) -> tuple[dict[str, pd.DataFrame], float]:
+    """Return the study's runs without arms with their final validation PSNR, at the level that has most lengths.
+
+    They come by size, for the sizes that have plain and distilled ones, and with that level.
+    """
     runs = results.runs[(results.runs.plan == STUDY) & (results.runs.arm == "")]
     parts = runs.run.str.extract(r"^(?P<size>.+)\.(?P<strategy>[a-z_]+)_n(?P<level>[\d.]+)_s(?P<seed>\d+)$")
     runs = runs.join(parts).dropna(subset=["level"]).astype({"level": float, "seed": int})
@@ -250,15 +245,14 @@ def _study_runs(results: Results) -> tuple[pd.DataFrame, float]:
     runs = runs.assign(psnr=pd.Series(psnr, index=runs.index, dtype=float)).dropna(subset=["psnr"])
     lengths = runs.groupby("level").steps.nunique()
     level = float(lengths[::-1].idxmax()) if len(lengths) else math.nan
-    runs = runs[runs.level == level]
-    return runs[~runs.seed.isin(CHOICE_SEEDS)], level
+    runs = runs[(runs.level == level) & ~runs.seed.isin(CHOICE_SEEDS)]
+    by_size = runs.groupby("size")
+    return {size: part for size, part in by_size if {BASELINE, _DISTILLED} <= set(part.strategy)}, level
 
 
 def validation_ends(results: Results) -> dict[str, pd.DataFrame]:
     """Return for each size of the study the mean PSNR at the end of runs, see `_by_steps`."""
-    runs, _ = _study_runs(results)
-    both = {size: part for size, part in runs.groupby("size") if {BASELINE, _DISTILLED} <= set(part.strategy)}
-    return {size: _by_steps(part) for size, part in both.items()}
+    return {size: _by_steps(runs) for size, runs in _study_runs(results)[0].items()}
 
 
 def _by_steps(runs: pd.DataFrame) -> pd.DataFrame:

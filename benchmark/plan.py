@@ -51,20 +51,17 @@ class Group:
 
     def configs(self, teacher: str | None) -> list[TrainConfig]:
         """Return the configurations of its runs; `teacher` is what they say of theirs."""
-        found = []
-        for size, level, seed, strategy in itertools.product(self.sizes, self.levels, self.seeds, self.strategies):
-            options = {k: v for k, v in self.options.items() if k != "distill" or strategy != PLAIN}
-            found.append(
-                TrainConfig(
-                    preset=size,
-                    strategy=strategy,
-                    teacher=None if strategy == PLAIN else teacher,
-                    noise_level=level if isinstance(level, tuple) else (level, level),
-                    seed=seed,
-                    **options,
-                )
+        plain = {name: value for name, value in self.options.items() if name != "distill"}
+        return [
+            TrainConfig(
+                preset=size,
+                strategy=strategy,
+                noise_level=level if isinstance(level, tuple) else (level, level),
+                seed=seed,
+                **(plain if strategy == PLAIN else self.options | {"teacher": teacher}),
             )
-        return found
+            for size, level, seed, strategy in itertools.product(self.sizes, self.levels, self.seeds, self.strategies)
+        ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,12 +144,6 @@ class Run:
         """Return the lock that whoever trains this run holds."""
         self.folder.mkdir(parents=True, exist_ok=True)
         return filelock.FileLock(self.folder / ".lock")
-
-    def discard(self) -> None:
-        """Forget the run: the next training starts afresh."""
-        with self.lock():
-            for path in self.folder.glob(f"{self.config.id}.*"):
-                path.unlink()
 
 
 def config_hash(config: TrainConfig) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 import mdrn
-from benchmark.drawing import STYLE
+from benchmark.drawing import STYLE, png_of
 from mdrn import camera, metrics
 from mdrn.denoiser import MdrnError
 from mdrn.files.writing import write_atomically
@@ -56,9 +56,7 @@ def draw(shown: list[tuple[str, np.ndarray]]) -> bytes:
                 axes.imshow(part, interpolation="nearest")
                 axes.set_axis_off()
             rows[0, column].set_title(title)
-        stream = io.BytesIO()
-        figure.savefig(stream, format="png", dpi=200, metadata={"Software": None})
-    return stream.getvalue()
+        return png_of(figure)
 
 
 def main() -> int:

@@ -121,15 +121,7 @@ def load(folder_or_repo: str | Path, revision: str | None = None, device: str = 
 def push(
     network: MDRN, repo: str, scores: Sequence[Score] = (), private: bool = False, message: str = "Upload network"
 ) -> str:
-    """Upload a network's file and card to the Hub; return the address of the commit.
-
-    Args:
-        network: see `save`.
-        repo: 'user/name'; made if it is not there.
-        scores: see `save`.
-        private: whether a new repository is private.
-        message: of the commit.
-    """
+    """Upload what `save` writes to 'user/name' on the Hub, made if it is not there; return the commit's address."""
     api = HfApi()
     target = api.create_repo(repo, private=private, exist_ok=True).repo_id
     with tempfile.TemporaryDirectory(prefix="mdrn-hub-") as folder:

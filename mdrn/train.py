@@ -22,15 +22,7 @@ from torch import nn
 from tqdm import tqdm
 
 from mdrn import checkpoint, metrics, noise
-from mdrn.data import (
-    Batch,
-    PatchSource,
-    data_root,
-    fresh_batch,
-    read_all,
-    training_files,
-    validation_files,
-)
+from mdrn.data import Batch, PatchSource, data_root, fresh_batch, read_all, training_files, validation_files
 from mdrn.denoiser import MdrnError
 from mdrn.distill import STRATEGIES, DistillConfig, Distilled, Guide, Supervised
 from mdrn.files.writing import write_atomically

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import functools
 import hashlib
 import io
 import json
@@ -17,6 +16,8 @@ import typing
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
+
+import filelock
 
 from mdrn.denoiser import MdrnError
 from mdrn.files.writing import write_atomically
@@ -306,17 +307,10 @@ def short_hash(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-@functools.cache
-def _lock(folder: Path):
-    import filelock
-
-    folder.mkdir(parents=True, exist_ok=True)
-    return filelock.FileLock(folder / ".rows.lock", timeout=60)
-
-
-def lock(folder: Path):
+def lock(folder: Path) -> filelock.BaseFileLock:
     """Return the lock of a folder's files; whoever holds it may take it again."""
-    return _lock(folder.resolve())
+    folder.mkdir(parents=True, exist_ok=True)
+    return filelock.FileLock(folder.resolve() / ".rows.lock", timeout=60, is_singleton=True)
 
 
 def _damaged(path: Path, line: int, expected: str, got: str) -> MdrnError:

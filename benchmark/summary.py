@@ -142,7 +142,7 @@ def _published() -> pd.DataFrame:
     """Return what others printed, as lines of the summary."""
     frame = pd.read_csv(FACTS / "published_psnr.csv")
     frame = frame.assign(plan=PUBLISHED, protocol="awgn", parameters=frame.params_m * 1e6, gmacs=frame.gmacs_256)
-    frame = frame.assign(method=frame.method, strategy="", arm="", size=frame.method, stages="", weights="")
+    frame = frame.assign(strategy="", arm="", size=frame.method, stages="", weights="")
     kept = ["plan", "method", "size", "arm", "set", "level", "protocol", "psnr", "parameters", "gmacs", "source"]
     return frame.assign(source=frame.year.astype(str) + ", " + frame.source)[kept]
 

@@ -99,8 +99,6 @@ class TestSet:
 
 _BY_CAMERA = ("Canon5D2", "Canon600D", "NikonD800")
 _FFDNET = ("cszn/FFDNet", "e787f46")
-_BSD68 = Remote(*_FFDNET, "testsets/BSD68")
-_CBSD68 = Remote(*_FFDNET, "testsets/CBSD68")
 _URBAN100 = Remote(
     "jbhuang0604/SelfExSR",
     "8f6dd8c1d20cb7e8792a7177b4f6fd677633f598",
@@ -121,9 +119,9 @@ def _decides(name: str) -> bool:
 
 SETS: dict[str, TestSet] = {
     "Set12": TestSet("Set12, grey", 1, "Set12", Remote(*_FFDNET, "testsets/Set12")),
-    "BSD68": TestSet("BSD68, grey", 1, "BSD68", _BSD68, estimator=True),
+    "BSD68": TestSet("BSD68, grey", 1, "BSD68", Remote(*_FFDNET, "testsets/BSD68"), estimator=True),
     "Urban100": TestSet("Urban100, in grey", 1, "Urban100", _URBAN100, large=True),
-    "CBSD68": TestSet("CBSD68, RGB", 3, "CBSD68", _CBSD68),
+    "CBSD68": TestSet("CBSD68, RGB", 3, "CBSD68", Remote(*_FFDNET, "testsets/CBSD68")),
     "Urban100_rgb": TestSet("Urban100, RGB", 3, "Urban100", _URBAN100, large=True),
     "PolyU": TestSet("PolyU, real photographs", 3, picks=lambda name: name.startswith(_BY_CAMERA), **_CAMERA),
     "PolyU_decisions": TestSet("PolyU, crops for decisions", 3, picks=_decides, by_default=False, **_CAMERA),

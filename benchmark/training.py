@@ -21,7 +21,7 @@ from benchmark import rows
 from benchmark.plan import POOLS, Run, duration, teacher_missing
 from mdrn import train
 from mdrn.checkpoint import SUFFIX, read_header
-from mdrn.data import PatchSource, data_root, fresh_batch, read_all, sample_files, training_files
+from mdrn.data import PatchSource, fresh_batch, read_all, sample_files
 from mdrn.denoiser import MdrnError
 from mdrn.files.writing import write_atomically
 
@@ -34,24 +34,11 @@ def train_one(run: Run, root: Path | None, device: str, threads: int | None = No
         torch.set_num_threads(threads)
     with run.lock():
         if not run.finished:
-            pools = run.out / POOLS
-            _fill_pool(run, root, pools, quiet)
-            options = {"teacher": run.teacher, "pools": pools, "plan": run.plan, "validations": run.validations}
-            train.fit(run.config, run.folder, root=root, device=device, quiet=quiet, **options)
+            options = {"teacher": run.teacher, "pools": run.out / POOLS, "plan": run.plan}
+            options |= {"validations": run.validations, "root": root, "device": device, "quiet": quiet}
+            train.fit(run.config, run.folder, **options)
     keep_record(run)
     return run.weights
-
-
-def _fill_pool(run: Run, root: Path | None, pools: Path, quiet: bool) -> None:
-    """Make what the run lacks of stored draws and answers; one process at a time does so."""
-    if not run.config.pool:
-        return
-    pools.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(pools / ".lock"):
-        files = [path for name in run.config.data for path in training_files(name, data_root(root))]
-        images = read_all(files, run.config.model.channels, run.config.largest_cut)
-        source = PatchSource.from_images(images)
-        train.draws(run.config, source, train.load_guide(run.config, run.teacher), pools, quiet)
 
 
 def keep_record(run: Run) -> None:

@@ -21,7 +21,8 @@ exit codes:
   2    wrong options, or some images failed: one line each on stderr; the others are done
   130  interrupted; files are written whole or not at all: run the command again to do the rest
 """
-_EXTRAS = {"timm": "train", "skimage": "train", "onnx": "onnx", "onnxruntime": "onnx", "onnxscript": "onnx"}
+_EXTRAS = dict.fromkeys(("timm", "skimage", "filelock"), "train")
+_EXTRAS |= dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "onnx")
 _EXAMPLES = """\
 examples:
   mdrn denoise photo.jpg                         writes photo_denoised.jpg; the noise level is estimated
@@ -171,11 +172,8 @@ def _add_training_options(parser: argparse.ArgumentParser) -> None:
     for field in dataclasses.fields(TrainConfig):
         if types[field.name] in kinds:
             default = field.default
-            default = (
-                "-".join(f"{value:g}" if isinstance(value, float) else value for value in default)
-                if isinstance(default, tuple)
-                else default
-            )
+            if isinstance(default, tuple):
+                default = "-".join(f"{value:g}" if isinstance(value, float) else value for value in default)
             said = " ".join(explained[field.name].split()).removesuffix(".").replace("%", "%%")
             said += "" if default is None else f" (default: {default})"
             parser.add_argument(f"--{field.name.replace('_', '-')}", help=said, **kinds[types[field.name]])

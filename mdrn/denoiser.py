@@ -49,11 +49,7 @@ class Denoiser(Protocol):
 
 
 def check_device(name: str) -> str:
-    """Return the name of a device, 'cpu', 'cuda' or 'cuda:1', if PyTorch finds it here.
-
-    Raises:
-        MdrnError: if it does not.
-    """
+    """Return the name of a device, 'cpu', 'cuda' or 'cuda:1'; raise MdrnError unless PyTorch finds it here."""
     kind, _, number = name.partition(":")
     if kind not in ("cpu", "cuda") or number and not number.isdigit():
         raise MdrnError(f"--device: expected cpu, cuda or cuda:1, got {name}")
@@ -64,11 +60,7 @@ def check_device(name: str) -> str:
 
 
 def check_noisy(noisy: torch.Tensor, channels: int) -> None:
-    """See that `noisy` is (B, channels, H, W).
-
-    Raises:
-        MdrnError: if it is not.
-    """
+    """Raise MdrnError unless `noisy` is (B, channels, H, W)."""
     if noisy.ndim != 4 or noisy.shape[1] != channels:
         raise MdrnError(f"noisy: expected (B, {channels}, H, W), got {tuple(noisy.shape)}")
 

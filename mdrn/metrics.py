@@ -75,17 +75,8 @@ def ssim(restored: np.ndarray, clean: np.ndarray) -> float:
     _check_pair(restored, clean)
     if min(clean.shape[:2]) < 11:
         raise MdrnError(f"expected at least 11x11 pixels for SSIM, got {clean.shape[0]}x{clean.shape[1]}")
-    return float(
-        structural_similarity(
-            restored,
-            clean,
-            data_range=255,
-            gaussian_weights=True,
-            sigma=1.5,
-            use_sample_covariance=False,
-            channel_axis=-1 if clean.ndim == 3 else None,
-        )
-    )
+    options = {"data_range": 255, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    return float(structural_similarity(restored, clean, channel_axis=-1 if clean.ndim == 3 else None, **options))
 
 
 @functools.cache

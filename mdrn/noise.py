@@ -21,11 +21,7 @@ def to_sigma(noise_level: float) -> float:
 
 
 def check_noise_level(noise_level: object) -> float:
-    """Return `noise_level` as a float if it is a number from 0 to 75.
-
-    Raises:
-        MdrnError: if it is not.
-    """
+    """Return `noise_level` as a float; raise MdrnError unless it is a number from 0 to 75."""
     try:
         level = float(noise_level)  # type: ignore[arg-type]
     except (TypeError, ValueError):

@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import filelock
 import numpy as np
 import torch
 
@@ -70,7 +71,7 @@ class Pool:
     def fill(
         self, answers: Mapping[str, Answer], progress: Callable[[int, int], None] = lambda done, total: None
     ) -> None:
-        """Make what is missing of the draws and of a teacher's answers to them.
+        """Make what is missing of the draws and of a teacher's answers to them; one process does so while others wait.
 
         Args:
             answers: key -> what gives the answers (B, C, P, P) to a batch.
@@ -79,16 +80,17 @@ class Pool:
         shape = (self.draws, self.channels, self.size, self.size)
         kinds = {"clean": np.uint8, "noisy": np.float16, "corners": np.float32} | dict.fromkeys(answers, np.float16)
         self.folder.mkdir(parents=True, exist_ok=True)
-        for name, kind in kinds.items():
-            path = self._path(name)
-            if not path.exists():
-                whole = (self.draws, 1, 2, 2) if name == "corners" else shape
-                np.lib.format.open_memmap(path.with_suffix(".tmp"), "w+", kind, whole).flush()
-                os.replace(path.with_suffix(".tmp"), path)
-        arrays = {name: np.load(self._path(name), mmap_mode="r+") for name in kinds}
-        self._fill_from("draws", self._make_draws, arrays, progress)
-        for key, answer in answers.items():
-            self._fill_from(key, functools.partial(self._make_answers, key, answer), arrays, progress)
+        with filelock.FileLock(self.folder / ".lock"):
+            for name, kind in kinds.items():
+                path = self._path(name)
+                if not path.exists():
+                    whole = (self.draws, 1, 2, 2) if name == "corners" else shape
+                    np.lib.format.open_memmap(path.with_suffix(".tmp"), "w+", kind, whole).flush()
+                    os.replace(path.with_suffix(".tmp"), path)
+            arrays = {name: np.load(self._path(name), mmap_mode="r+") for name in kinds}
+            self._fill_from("draws", self._make_draws, arrays, progress)
+            for key, answer in answers.items():
+                self._fill_from(key, functools.partial(self._make_answers, key, answer), arrays, progress)
         self._open = {name: np.load(self._path(name), mmap_mode="r") for name in kinds}
 
     def _path(self, name: str) -> Path:

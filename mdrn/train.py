@@ -163,9 +163,8 @@ class TrainConfig:
         """Return the learning rate after a share of the run: a linear rise, then half a cosine."""
         rise = min(1.0, progress / self.warmup) if self.warmup else 1.0
         cosine = 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
-        return (
-            self.learning_rate * max(0.01, rise) * (self.final_learning_rate + (1 - self.final_learning_rate) * cosine)
-        )
+        low = self.final_learning_rate
+        return self.learning_rate * max(0.01, rise) * (low + (1 - low) * cosine)
 
 
 def bf16_is_fast(device: torch.device) -> bool:
@@ -444,11 +443,7 @@ class Run:
         self.loss = terms["loss"].detach()
 
     def check_finite(self) -> None:
-        """Stop a run that has gone astray.
-
-        Raises:
-            TrainingError: if the loss is not finite.
-        """
+        """Raise TrainingError, with what to try, unless the loss is finite."""
         if not torch.isfinite(self.loss):
             raise TrainingError(
                 f"{self.config.id}: the loss is {float(self.loss)} at step {self.step}; the last checkpoint is kept. "

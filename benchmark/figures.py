@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from benchmark.compare import BASELINE
-from benchmark.drawing import COLOURS, GREY, Figure, Label, column_axes, finish, place, plain_log_ticks, style
+from benchmark.drawing import COLOURS, GREY, Figure, Label, column_axes, finish, plain_log_ticks, style
 from benchmark.plan import CHOICE_SEEDS
 from benchmark.rows import AUTO, BASELINES, RELEASE
 from benchmark.summary import PUBLISHED, Results
@@ -49,7 +49,7 @@ def against(results: Results, column: str, name: str, title: str) -> Figure | No
     summary = summary[(summary["set"] == set_name) & (summary.level == level)]
     unit = 1e6 if column == "parameters" else 1.0
     labels = []
-    with column_axes() as (figure, axes):
+    with column_axes() as axes:
         theirs = summary[summary.plan != RELEASE]
         axes.scatter(theirs[column] / unit, theirs.psnr, color=GREY, s=12)
         labels += [Label(getattr(line, column) / unit, line.psnr, line.method) for line in theirs.itertuples()]
@@ -61,9 +61,8 @@ def against(results: Results, column: str, name: str, title: str) -> Figure | No
         axes.set(xscale="log", xlabel=title, ylabel=f"PSNR (dB), {set_name}, level {level:g}")
         axes.margins(x=0.2, y=0.12)
         plain_log_ticks(axes)
-        place(axes, labels)
         caption = f"{set_name} at level {level:g}, `awgn`: ours in colour; grey: as published, or classical."
-        return finish(figure, name, caption)
+        return finish(axes, labels, name, caption)
 
 
 def steps(results: Results) -> list[Figure]:
@@ -73,7 +72,7 @@ def steps(results: Results) -> list[Figure]:
     for size, of_size in runs.items():
         ends = _by_steps(of_size)
         labels = []
-        with column_axes() as (figure, axes):
+        with column_axes() as axes:
             for index, strategy in enumerate((BASELINE, _DISTILLED)):
                 chosen, colour = of_size[of_size.strategy == strategy], COLOURS[index]
                 for run in chosen.itertuples():
@@ -96,11 +95,10 @@ def steps(results: Results) -> list[Figure]:
             axes.set_ylim(bottom=min(ends.min()) - 0.15)
             axes.margins(x=0.15)
             plain_log_ticks(axes)
-            place(axes, labels)
             caption = (
                 f"`{size}` from nothing: thick, the ends of runs (mean over seeds); thin, each run on its way.{note}"
             )
-            figures.append(finish(figure, f"validation_psnr_against_steps_{size}", caption))
+            figures.append(finish(axes, labels, f"validation_psnr_against_steps_{size}", caption))
     return figures
 
 
@@ -136,7 +134,7 @@ def gain_by_level(results: Results) -> Figure | None:
     gains = gains[wide == wide.max()]
     gains = gains[gains.steps == gains.steps.max()]
     labels = []
-    with column_axes() as (figure, axes):
+    with column_axes() as axes:
         for index, (size, line) in enumerate(gains.sort_values("level").groupby("size")):
             x = line.level + 0.8 * index  # so that intervals do not cover each other
             reach = [line.gain - line.low, line.high - line.gain]
@@ -146,10 +144,9 @@ def gain_by_level(results: Results) -> Figure | None:
         axes.set_xticks(sorted(set(gains.level)))
         axes.margins(x=0.25, y=0.2)
         axes.set(xlabel="noise level", ylabel=f"gain over plain (dB), {set_name}")
-        place(axes, labels)
         taken = f"{gains.steps.iloc[0]:,.0f} steps each"
         caption = f"What `hmds` gains over plain training on {set_name}, {taken}, with 95 % intervals over images."
-        return finish(figure, "gain_against_level", caption)
+        return finish(axes, labels, "gain_against_level", caption)
 
 
 def cost(results: Results) -> list[Figure]:
@@ -164,16 +161,15 @@ def cost(results: Results) -> list[Figure]:
         if len(used):
             lines["hmds and its teacher"] = (means.loc[_DISTILLED], float(used.minutes.iloc[0]))
         labels = []
-        with column_axes() as (figure, axes):
+        with column_axes() as axes:
             for index, (name, (line, more)) in enumerate(lines.items()):
                 axes.plot(line.minutes + more, line.psnr, linestyle=":" if more else "-", **style(index))
                 labels.append(Label(line.minutes.iloc[-1] + more, line.psnr.iloc[-1], name, COLOURS[index], bold=True))
             axes.set(xscale="log", xlabel="minutes of training", ylabel=f"validation PSNR (dB), level {level:g}")
             axes.margins(x=0.25, y=0.15)
             plain_log_ticks(axes)
-            place(axes, labels)
             caption = f"`{size}`: what training costs; the teacher is trained once for all students."
-            figures.append(finish(figure, f"validation_psnr_against_minutes_{size}", caption))
+            figures.append(finish(axes, labels, f"validation_psnr_against_minutes_{size}", caption))
     return figures
 
 
@@ -189,7 +185,7 @@ def stages(results: Results) -> Figure | None:
     start = noisy.set_index("level").psnr.to_dict()
     best = chosen.sort_values("psnr").drop_duplicates(["size", "level"], keep="last")
     labels = []
-    with column_axes() as (figure, axes):
+    with column_axes() as axes:
         for index, (size, lines) in enumerate(best.groupby("size")):
             for line in lines.itertuples():
                 points = [start.get(line.level, math.nan), *map(float, line.stages.split()), line.psnr]
@@ -201,8 +197,8 @@ def stages(results: Results) -> Figure | None:
         last = max(len(text.split()) for text in best.stages) + 1
         axes.set_xticks(range(last + 1), ["noisy", *(f"stage {stage}" for stage in range(1, last + 1))])
         axes.set(ylabel=f"mean PSNR (dB), {set_name}", xlim=(-0.2, last + 1))
-        place(axes, labels)
-        return finish(figure, "psnr_after_each_stage", f"Noise is removed stage by stage: mean PSNR on {set_name}.")
+        caption = f"Noise is removed stage by stage: mean PSNR on {set_name}."
+        return finish(axes, labels, "psnr_after_each_stage", caption)
 
 
 def throughput(results: Results) -> Figure | None:
@@ -214,7 +210,7 @@ def throughput(results: Results) -> Figure | None:
     speed = speed[speed.run == speed.run.iloc[-1]]
     times = speed.groupby(["network", "size"]).milliseconds.min().unstack()
     labels = []
-    with column_axes() as (figure, axes):
+    with column_axes() as axes:
         for index, (name, line) in enumerate(times.sort_values(times.columns[0]).iterrows()):
             line = line.dropna()
             side = line.index.to_numpy()
@@ -224,10 +220,9 @@ def throughput(results: Results) -> Figure | None:
             labels.append(Label(side[0] ** 2 / 1e6, side[0] ** 2 / line.iloc[0] / 1000, name, look["color"], ours))
         axes.set(xscale="log", yscale="log", xlabel="megapixels of the image", ylabel="megapixels per second")
         axes.margins(x=0.2, y=0.12)
-        place(axes, labels)
         first = speed.iloc[0]
         caption = f"Speed against image size, fp32, on {first.machine}, {first.threads:.0f} threads; higher is faster."
-        return finish(figure, "speed_against_image_size", caption)
+        return finish(axes, labels, "speed_against_image_size", caption)
 
 
 def _study_runs(results: Results) -> tuple[dict[str, pd.DataFrame], float]:

@@ -211,7 +211,6 @@ def fit(
     out: Path,
     root: Path | None = None,
     device: str = "cpu",
-    criterion: nn.Module | None = None,
     teacher: str | Path | None = None,
     pools: Path | None = None,
     plan: str = "",
@@ -226,7 +225,6 @@ def fit(
         out: folder for the run's `{id}.state.safetensors` (to resume), `{id}.json` (curve and time) and weights.
         root: folder of image sets; None uses MDRN_DATA.
         device: 'cpu' or 'cuda'.
-        criterion: what to minimise; None is what the configuration says.
         teacher: file of the teacher, where the configuration's name is no released id or file.
         pools: folder for stored draws and answers, shared by many runs; None is `pools` in `out`.
         plan: name of the plan that the run belongs to, for the header.
@@ -250,7 +248,7 @@ def fit(
     held_out = read_all(validation_files(None if bundled else root), channels)
     guide = load_guide(config, teacher)
     draw = draws(config, source, guide, pools or out / "pools", quiet)
-    run = Run(config, criterion or build_criterion(config, guide), target, source.digest)
+    run = Run(config, build_criterion(config, guide), target, source.digest)
     state = out / f"{config.id}.state.safetensors"
     if state.exists():
         run.resume(state)

@@ -199,14 +199,15 @@ def test_the_rate_rises_and_falls():
     assert run.rate(0.05) == pytest.approx(0.5, abs=0.01) and run.rate(1.0) == pytest.approx(0.01)
 
 
-def test_nan_loss_stops_with_advice_and_keeps_the_last_checkpoint(tmp_path):
+def test_nan_loss_stops_with_advice_and_keeps_the_last_checkpoint(tmp_path, monkeypatch):
     class Broken(Supervised):
         def forward(self, model, noisy, clean, sigma):
             terms = super().forward(model, noisy, clean, sigma)
             return {"loss": terms["loss"] * float("nan")}
 
+    monkeypatch.setattr(train, "build_criterion", lambda config, guide: Broken())
     with pytest.raises(train.TrainingError, match="--learning-rate 0.002"):
-        train.fit(config(steps=60), tmp_path, criterion=Broken(), validations=0, quiet=True)
+        train.fit(config(steps=60), tmp_path, validations=0, quiet=True)
     assert not list(tmp_path.glob("*.safetensors"))
 
 

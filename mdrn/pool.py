@@ -147,6 +147,15 @@ class Pool:
         """Return how many patches of `size` a run can see before one would repeat."""
         return self.draws * (self.size // size) ** 2 * self._SYMMETRIES
 
+    def check(self, last: int, size: int, used: int = 0) -> None:
+        """See that a run can have patch number `last` of `size`, with `used` as in `batch`.
+
+        Raises:
+            DataError: if it would be one that the run has seen.
+        """
+        if used + last // self.draws // (self.size // size) ** 2 >= self._SYMMETRIES:
+            raise DataError(f"pool: {self.draws} draws are too few for a run of this length; expected a larger pool")
+
     def batch(self, seed: int, first: int, count: int, size: int, keys: list[str], used: int = 0) -> Batch:
         """Return patches `first` to `first + count` in the order of a seed.
 
@@ -164,8 +173,7 @@ class Pool:
         cells = self.size // size
         numbers = range(first, first + count)
         rounds = [divmod(number // self.draws, cells**2) for number in numbers]
-        if used + rounds[-1][0] >= self._SYMMETRIES:
-            raise DataError(f"pool: {self.draws} draws are too few for a run of this length; expected a larger pool")
+        self.check(numbers[-1], size, used)
         stacks: dict[str, list[np.ndarray]] = {name: [] for name in ("clean", "noisy", *keys)}
         corners, maps = [], []
         for number, (turn, cell) in zip(numbers, rounds, strict=True):

@@ -351,21 +351,28 @@ def draws(
         answers[key] = lambda batch, generator, view=view: guide.answer(
             view, batch.noisy, batch.clean, batch.sigma, generator
         )[0]
+    small = config.small_steps * config.batch_size
+    used = math.ceil(small / pool.capacity(config.patch_size) * 8)
+
+    def place(step: int, progress: float) -> tuple[int, int, int, int]:
+        """Return a step's first patch, how many it sees, their side, and the symmetries used up by another size."""
+        count, size = config.batch_shape(progress)
+        if size != config.patch_size:
+            return (step - config.small_steps) * count, count, size, used
+        return step * count, count, size, 0
+
+    first, count, *rest = place(config.steps - 1, 1.0)
+    pool.check(first + count - 1, *rest)  # before the draws are made, which takes long
     if missing := pool.bytes_missing(list(answers)):
         print(f"{pool.folder}: {missing / 1e9:.2f} GB of stored draws and answers are made first", flush=True)
     with tqdm(total=pool.draws, desc="pool", unit="draw", disable=quiet or not missing, mininterval=1) as bar:
         pool.fill(answers, lambda done, total: bar.update(done - bar.n))
-    small = config.small_steps * config.batch_size
-    used = math.ceil(small / pool.capacity(config.patch_size) * 8)
 
     def batch(step: int, progress: float) -> Batch:
-        count, size = config.batch_shape(progress)
-        large = size != config.patch_size
-        first = (step - config.small_steps) * count if large else step * count
-        stored = pool.batch(config.seed, first, count, size, list(answers), used if large else 0)
+        first, count, size, used = place(step, progress)
+        stored = pool.batch(config.seed, first, count, size, list(answers), used)
         return dataclasses.replace(stored, answers={k.partition(".")[2]: v for k, v in stored.answers.items()})
 
-    batch(config.steps - 1, 1.0)  # a pool that is too small is found before step 1
     return batch
 
 

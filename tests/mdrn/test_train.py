@@ -259,6 +259,7 @@ def test_plain_runs_read_the_pool_and_resume_to_the_same_bytes(tmp_path, monkeyp
     assert resumed.read_bytes() == whole.read_bytes()
     with pytest.raises(data.DataError, match="too few"):
         fit(tmp_path, "long", **options | {"pool": 1})
+    assert not list(tmp_path.glob("long/pools/*"))  # it is said before anything is drawn
     with pytest.raises(ValueError, match="pool"):
         config(pool=4, minutes=1)
 

@@ -80,11 +80,11 @@ def test_released_networks_are_what_the_plan_makes_from_nothing(name, tmp_path):
 
 def test_the_release_is_one_teacher_and_one_network_of_each_kind(tmp_path):
     grey = [f"{size}.{kind}_n0-75_s0" for size in ("mdrn", "mdrn_tiny") for kind in ("plain", "hmds")]
-    colour = ["mdrn_rgb.plain_n0-75_s0", "mdrn_tiny_rgb.plain_n0-75_s0"]
+    colour = [f"{size}.plain_n0-75_s0" for size in ("mdrn_rgb", "mdrn_tiny_rgb", "photo", "photo_tiny")]
     runs = runs_of("release", PLANS["release"], tmp_path)
     assert ids(runs) == ["teacher.plain_n0-75_s0", *grey, *colour]
     assert all(run.config.init_from is None for run in runs)
-    assert all(run.config.data == ("bsds", "extra") for run in runs[-2:])
+    assert all(run.config.data == ("bsds", "extra") for run in runs[-4:])
 
 
 def test_the_study_compares_like_with_like(tmp_path):

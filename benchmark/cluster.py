@@ -11,7 +11,8 @@ import os
 from pathlib import Path
 
 from benchmark.plan import Run
-from benchmark.training import PlanError, in_order, train_one
+from benchmark.training import in_order, train_one
+from mdrn.denoiser import MdrnError
 
 _RETRIES = 5  # of a task whose worker or machine is lost; it goes on from its last checkpoint
 
@@ -19,17 +20,8 @@ _RETRIES = 5  # of a task whose worker or machine is lost; it goes on from its l
 def train_all(runs: list[Run], root: Path | None, device: str, jobs: int, address: str, quiet: bool = False) -> None:
     """Train what is missing on a Ray cluster: teachers first, then all runs as room is found for them.
 
-    Args:
-        runs: of a plan.
-        root: folder of image sets, the same on every machine.
-        device: 'cpu' or 'cuda'.
-        jobs: how many runs share one machine: its cores, or its GPU.
-        address: of the cluster, or 'auto': the one this machine belongs to, else one of this machine alone.
-        quiet: whether to hide progress bars.
-
-    Raises:
-        PlanError: if ray is not installed, or the cluster is not there, or a teacher is missing.
-        TrainingError: if a run fails; the others' results are kept.
+    `jobs` runs share one machine: its cores, or its GPU. The address may be 'auto': the cluster that this machine
+    belongs to, else one of this machine alone. If a run fails, the others' results are kept.
     """
     ray = _connected(address, quiet)
     try:
@@ -46,7 +38,7 @@ def _connected(address: str, quiet: bool):
     try:
         import ray
     except ImportError as error:
-        raise PlanError("--ray: ray is not installed; `pip install ray`") from error
+        raise MdrnError("--ray: ray is not installed; `pip install ray`") from error
     here = {"PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
     try:
         ray.init(
@@ -56,7 +48,7 @@ def _connected(address: str, quiet: bool):
             include_dashboard=False if address == "auto" and not os.environ.get("RAY_ADDRESS") else None,
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise PlanError(f"--ray {address}: no cluster there ({' '.join(str(error).split())})") from error
+        raise MdrnError(f"--ray {address}: no cluster there ({' '.join(str(error).split())})") from error
     return ray
 
 
@@ -69,7 +61,7 @@ def _wait(ray, tasks: list) -> None:
         except ray.exceptions.RayTaskError as error:
             failure = failure or error.cause
         except ray.exceptions.RayError as error:
-            failure = failure or PlanError(f"--ray: a task was lost more than {_RETRIES} times: {error}")
+            failure = failure or MdrnError(f"--ray: a task was lost more than {_RETRIES} times: {error}")
     if failure:
         raise failure
 

@@ -11,24 +11,8 @@ import pandas as pd
 BASELINE = "plain"
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
-COLUMNS = {  # of gains.csv: decimals of its numbers
-    "plan": None,
-    "size": None,
-    "strategy": None,
-    "trained": None,
-    "arm": None,
-    "steps": 0,
-    "set": None,
-    "level": None,
-    "protocol": None,
-    "images": 0,
-    "plain": 3,
-    "distilled": 3,
-    "gain": 4,
-    "low": 4,
-    "high": 4,
-    "seeds": None,
-}
+COLUMNS = ["plan", "size", "strategy", "trained", "arm", "steps", "set", "level", "protocol", "images", "plain"]
+COLUMNS += ["distilled", "gain", "low", "high", "seeds"]  # of gains.csv
 
 
 def paired_bootstrap(
@@ -87,7 +71,7 @@ def gains(images: pd.DataFrame) -> pd.DataFrame:
                 line = _gain(plain, distilled)
                 if line:
                     lines.append(dict(zip(shared, key, strict=True)) | {"strategy": strategy, "arm": arm} | line)
-    frame = pd.DataFrame(lines, columns=list(COLUMNS))
+    frame = pd.DataFrame(lines, columns=COLUMNS)
     return frame.sort_values(["plan", "size", "level", "arm", "strategy", "steps", "set"], ignore_index=True)
 
 

@@ -44,7 +44,7 @@ class Figure:
 
 @contextlib.contextmanager
 def column_axes() -> Iterator[tuple]:
-    """Open a one-column figure; yields it and its axes."""
+    """Open a one-column figure; yields its axes."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as MplFigure
@@ -52,12 +52,18 @@ def column_axes() -> Iterator[tuple]:
     with matplotlib.rc_context(STYLE):
         figure = MplFigure(figsize=(WIDTH, HEIGHT), layout="constrained")
         FigureCanvasAgg(figure)
-        yield figure, figure.subplots()
+        yield figure.subplots()
 
 
-def finish(figure, name: str, caption: str) -> Figure:
-    """Return an open figure as a file's content."""
-    return Figure(name, caption, png_of(figure))
+def style(index: int) -> dict[str, str]:
+    """Return the colour and the marker of a line among others."""
+    return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
+
+
+def finish(axes, labels: list[Label], name: str, caption: str) -> Figure:
+    """Place the labels of an open figure and return it as a file's content."""
+    place(axes, labels)
+    return Figure(name, caption, png_of(axes.figure))
 
 
 def png_of(figure) -> bytes:

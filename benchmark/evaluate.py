@@ -20,7 +20,7 @@ import torch
 from tqdm import tqdm
 
 from benchmark import rows, testsets
-from benchmark.methods import BM3D, Method, MethodError, Restore
+from benchmark.methods import BM3D, Method
 from benchmark.rows import Evaluation, Row
 from benchmark.testsets import Images
 from mdrn import metrics, noise
@@ -31,10 +31,6 @@ SAME = 0.005  # dB: rows of unchanged weights come again at least this close
 _CROP = (slice(0, 192), slice(0, 320))  # of a photograph, to measure how long evaluations take
 
 
-class EvaluationError(MdrnError):
-    """An image could not be evaluated; no row of its evaluation is kept."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Conditions:
     """What all evaluations of one invocation share.
@@ -43,13 +39,13 @@ class Conditions:
         protocol: 'awgn' or 'clip8'.
         noise_seed: seed of the benchmark's noise.
         device: 'cpu' or 'cuda'.
-        lpips: trunk of LPIPS, 'alex' or 'squeeze'; None leaves it empty.
+        lpips: whether LPIPS is computed; its cells are empty otherwise.
     """
 
     protocol: str = "awgn"
     noise_seed: int = 0
     device: str = "cpu"
-    lpips: str | None = None
+    lpips: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,35 +70,25 @@ class Job:
 def choose_methods(methods: list[Method], asked: list[str] | None, untrained: Sequence[str] = ()) -> list[Method]:
     """Keep the methods whose names match one of the patterns asked for; None keeps all but those on request.
 
-    Args:
-        methods: those there are.
-        asked: patterns.
-        untrained: names of networks that will be there once they are trained.
-
-    Raises:
-        MethodError: if a pattern matches nothing.
+    A pattern must match something, be it a name of `untrained`: networks that will be there once they are trained.
     """
     if asked is None:
         return [method for method in methods if not method.on_request]
     names = list(dict.fromkeys([*(method.name for method in methods), *untrained]))
     for pattern in asked:
         if pattern == BM3D and BM3D not in names:
-            raise MethodError("--methods bm3d: not installed; `pip install bm3d` (its licence: non-commercial use)")
+            raise MdrnError("--methods bm3d: not installed; `pip install bm3d` (its licence: non-commercial use)")
         if not fnmatch.filter(names, pattern):
-            raise MethodError(f"--methods: expected some of {', '.join(names)}, got {pattern!r}")
+            raise MdrnError(f"--methods: expected some of {', '.join(names)}, got {pattern!r}")
     return [method for method in methods if any(fnmatch.fnmatch(method.name, pattern) for pattern in asked)]
 
 
 def wanted(
     methods: list[Method], sets: list[str], levels: tuple[float, ...] | None = None, asked_sets: bool = False
 ) -> list[Job]:
-    """List evaluations set by set: every method on every set that it is for.
+    """List evaluations set by set: every method on every set that it is for, at these levels or else at the usual ones.
 
-    Args:
-        methods: what to evaluate.
-        sets: names of test sets.
-        levels: noise levels; None leaves the choice to sets and methods.
-        asked_sets: whether the sets were named by the user; if not, slow methods leave the large ones out.
+    Unless the sets were asked for by name, slow methods leave the large ones out.
     """
     jobs = []
     for name in sets:
@@ -120,16 +106,7 @@ def missing(jobs: list[Job], conditions: Conditions, out: Path) -> list[Job]:
 
 
 def run_jobs(jobs: list[Job], conditions: Conditions, out: Path, root: Path | None, quiet: bool = False) -> int:
-    """Do evaluations one after another; each one's rows are written when it is complete.
-
-    Returns:
-        The number of rows written.
-
-    Raises:
-        DataError: if a test set is not what it should be.
-        EvaluationError: if a method fails on an image.
-        RowsError: if the files of rows are damaged.
-    """
+    """Do evaluations one after another, and return the number of rows; they are written when theirs is complete."""
     written, images = 0, None
     with tqdm(total=len(jobs), unit="evaluation", disable=quiet, mininterval=0.5) as bar:
         for job in jobs:
@@ -147,7 +124,7 @@ def evaluate(job: Job, images: Images, conditions: Conditions) -> tuple[Evaluati
     """Evaluate one method on every image of a set.
 
     Raises:
-        EvaluationError: if a method fails on an image or returns something that is not an image.
+        MdrnError: if a method fails on an image or returns something that is not an image.
     """
     method, protocol, began, start = job.method, job.protocol(conditions), time.perf_counter(), now()
     number = rows.short_hash([job.identity(conditions), images.digest, time.time_ns()])[:8]
@@ -162,10 +139,10 @@ def evaluate(job: Job, images: Images, conditions: Conditions) -> tuple[Evaluati
                     level = job.level
                     if row.estimated is not None:  # 1e-30 is no noise, and too little for some methods
                         level = float(np.clip(round(row.estimated, 3), *method.levels))
-                    stages = _restore(restore, noisy, level, conditions.device)
-                    row = _scored(row, stages, clean, conditions.lpips)
+                    stages = restore(to_tensor(noisy, conditions.device), noise.to_sigma(level or 0.0))
+                    row = _scored(row, [to_image(stage, noisy.shape) for stage in stages], clean, conditions.lpips)
             except (ValueError, RuntimeError) as error:
-                raise EvaluationError(f"{method.name} on {images.name} {name}: {error}") from error
+                raise MdrnError(f"{method.name} on {images.name} {name}: {error}") from error
             measured.append(row)
     evaluation = Evaluation(
         id=number,
@@ -181,7 +158,7 @@ def evaluate(job: Job, images: Images, conditions: Conditions) -> tuple[Evaluati
         code=method.code,
         images=len(measured),
         pixels=images.digest,
-        lpips=conditions.lpips or "",
+        lpips="alex" if conditions.lpips else "",
         **method.facts(),
         seconds=time.perf_counter() - began,
         device=f"{machine_name(conditions.device)}, {torch.get_num_threads()} threads",
@@ -192,18 +169,13 @@ def evaluate(job: Job, images: Images, conditions: Conditions) -> tuple[Evaluati
     return evaluation, measured
 
 
-def _restore(restore: Restore, noisy: np.ndarray, level: float | None, device: str) -> list[np.ndarray]:
-    stages = restore(to_tensor(noisy, device), noise.to_sigma(level or 0.0))
-    return [to_image(stage, noisy.shape) for stage in stages]
-
-
-def _scored(row: Row, stages: list[np.ndarray], clean: np.ndarray, trunk: str | None) -> Row:
+def _scored(row: Row, stages: list[np.ndarray], clean: np.ndarray, lpips: bool) -> Row:
     restored = stages[-1]
     return dataclasses.replace(
         row,
         psnr=metrics.psnr(restored, clean),
         ssim=metrics.ssim(restored, clean),
-        lpips=metrics.lpips(restored, clean, trunk) if trunk else None,
+        lpips=metrics.lpips(restored, clean) if lpips else None,
         stages=" ".join(f"{metrics.psnr(image, clean):.3f}" for image in stages[:-1]),
     )
 

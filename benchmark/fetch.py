@@ -48,19 +48,10 @@ def missing_images(folder: str, root: Path) -> list[str]:
 
 
 def fetch(folders: list[str], root: Path, host: str = HOST, quiet: bool = False) -> int:
-    """Download what is missing of some sets into their folders under `root`; what is there stays as it is.
+    """Download what is missing of folders of `SETS` into `root`, and return the number of files; what is there stays.
 
-    Args:
-        folders: of `SETS`.
-        root: folder of image sets, made if need be.
-        host: where the repositories are: GitHub, or something that answers the same paths.
-        quiet: whether to hide the progress bar.
-
-    Returns:
-        The number of files fetched.
-
-    Raises:
-        DataError: if a file cannot be had, or is another than it should be; the rest of what arrived is kept.
+    The host is GitHub, or something that answers the same paths. If a file cannot be had, or is another than it should
+    be, DataError says so, and the rest of what arrived is kept.
     """
     logging.getLogger("pooch").setLevel(logging.WARNING)
     wanted = [(folder, name) for folder in folders for name in missing_images(folder, root)]

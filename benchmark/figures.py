@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from benchmark.compare import BASELINE
-from benchmark.drawing import COLOURS, GREY, MARKERS, Figure, Label, column_axes, finish, place, plain_log_ticks
+from benchmark.drawing import COLOURS, GREY, Figure, Label, column_axes, finish, plain_log_ticks, style
 from benchmark.plan import CHOICE_SEEDS
 from benchmark.rows import AUTO, BASELINES, RELEASE
 from benchmark.summary import PUBLISHED, Results
@@ -49,7 +49,7 @@ def against(results: Results, column: str, name: str, title: str) -> Figure | No
     summary = summary[(summary["set"] == set_name) & (summary.level == level)]
     unit = 1e6 if column == "parameters" else 1.0
     labels = []
-    with column_axes() as (figure, axes):
+    with column_axes() as axes:
         theirs = summary[summary.plan != RELEASE]
         axes.scatter(theirs[column] / unit, theirs.psnr, color=GREY, s=12)
         labels += [Label(getattr(line, column) / unit, line.psnr, line.method) for line in theirs.itertuples()]
@@ -61,29 +61,26 @@ def against(results: Results, column: str, name: str, title: str) -> Figure | No
         axes.set(xscale="log", xlabel=title, ylabel=f"PSNR (dB), {set_name}, level {level:g}")
         axes.margins(x=0.2, y=0.12)
         plain_log_ticks(axes)
-        place(axes, labels)
         caption = f"{set_name} at level {level:g}, `awgn`: ours in colour; grey: as published, or classical."
-        return finish(figure, name, caption)
+        return finish(axes, labels, name, caption)
 
 
 def steps(results: Results) -> list[Figure]:
     """Validation PSNR against training steps, plain and distilled from nothing, a figure for each size."""
     runs, level = _study_runs(results)
     figures = []
-    for size, of_size in runs.groupby("size"):
-        if not {BASELINE, _DISTILLED} <= set(of_size.strategy):
-            continue
+    for size, of_size in runs.items():
         ends = _by_steps(of_size)
         labels = []
-        with column_axes() as (figure, axes):
+        with column_axes() as axes:
             for index, strategy in enumerate((BASELINE, _DISTILLED)):
                 chosen, colour = of_size[of_size.strategy == strategy], COLOURS[index]
                 for run in chosen.itertuples():
                     curve = results.curves[(results.curves.config == run.config) & (results.curves.level == level)]
                     axes.plot(curve.step, curve.psnr, color=colour, linewidth=0.5, alpha=0.5)
                     axes.scatter([run.steps], [run.psnr], color=colour, s=8, alpha=0.5)
-                axes.plot(ends.index, ends[strategy], color=colour, marker=MARKERS[index])
-                labels.append(Label(ends.index[-1], ends[strategy].iloc[-1], f"{strategy}", colour, bold=True))
+                axes.plot(ends.index, ends[strategy], **style(index))
+                labels.append(Label(ends.index[-1], ends[strategy].iloc[-1], strategy, colour, bold=True))
             note = ""
             if (found := times_the_steps(ends)) is not None:
                 at, factor = found
@@ -94,16 +91,14 @@ def steps(results: Results) -> list[Figure]:
                 middle = at * math.sqrt(factor)
                 labels.append(Label(middle, target, f"plain needs {factor:.1f} times the steps"))
                 note = f" Plain training needs {factor:.1f} times the {at:,.0f} steps to be as good."
-            low = min(ends.min()) - 0.15
             axes.set(xscale="log", xlabel="training steps", ylabel=f"validation PSNR (dB), level {level:g}")
-            axes.set_ylim(bottom=low)
+            axes.set_ylim(bottom=min(ends.min()) - 0.15)
             axes.margins(x=0.15)
             plain_log_ticks(axes)
-            place(axes, labels)
             caption = (
                 f"`{size}` from nothing: thick, the ends of runs (mean over seeds); thin, each run on its way.{note}"
             )
-            figures.append(finish(figure, f"validation_psnr_against_steps_{size}", caption))
+            figures.append(finish(axes, labels, f"validation_psnr_against_steps_{size}", caption))
     return figures
 
 
@@ -139,21 +134,19 @@ def gain_by_level(results: Results) -> Figure | None:
     gains = gains[wide == wide.max()]
     gains = gains[gains.steps == gains.steps.max()]
     labels = []
-    with column_axes() as (figure, axes):
+    with column_axes() as axes:
         for index, (size, line) in enumerate(gains.sort_values("level").groupby("size")):
             x = line.level + 0.8 * index  # so that intervals do not cover each other
             reach = [line.gain - line.low, line.high - line.gain]
-            style = {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)], "capsize": 2}
-            axes.errorbar(x, line.gain, yerr=reach, **style)
-            labels.append(Label(x.iloc[-1], line.gain.iloc[-1], size, style["color"], bold=True))
+            axes.errorbar(x, line.gain, yerr=reach, capsize=2, **style(index))
+            labels.append(Label(x.iloc[-1], line.gain.iloc[-1], size, style(index)["color"], bold=True))
         axes.axhline(0, color=GREY, linewidth=0.8)
         axes.set_xticks(sorted(set(gains.level)))
         axes.margins(x=0.25, y=0.2)
         axes.set(xlabel="noise level", ylabel=f"gain over plain (dB), {set_name}")
-        place(axes, labels)
         taken = f"{gains.steps.iloc[0]:,.0f} steps each"
         caption = f"What `hmds` gains over plain training on {set_name}, {taken}, with 95 % intervals over images."
-        return finish(figure, "gain_against_level", caption)
+        return finish(axes, labels, "gain_against_level", caption)
 
 
 def cost(results: Results) -> list[Figure]:
@@ -161,26 +154,22 @@ def cost(results: Results) -> list[Figure]:
     runs, level = _study_runs(results)
     teachers = results.runs[results.runs.run.str.startswith("teacher.")]
     figures = []
-    for size, of_size in runs.groupby("size"):
-        if not {BASELINE, _DISTILLED} <= set(of_size.strategy):
-            continue
+    for size, of_size in runs.items():
         means = of_size.groupby(["strategy", "steps"])[["minutes", "psnr"]].mean()
         lines = {BASELINE: (means.loc[BASELINE], 0.0), _DISTILLED: (means.loc[_DISTILLED], 0.0)}
         used = teachers[[f"{t.run}@{t.config}" in set(of_size.teacher) for t in teachers.itertuples()]]
         if len(used):
             lines["hmds and its teacher"] = (means.loc[_DISTILLED], float(used.minutes.iloc[0]))
         labels = []
-        with column_axes() as (figure, axes):
+        with column_axes() as axes:
             for index, (name, (line, more)) in enumerate(lines.items()):
-                style = {"color": COLOURS[index], "marker": MARKERS[index], "linestyle": ":" if more else "-"}
-                axes.plot(line.minutes + more, line.psnr, **style)
+                axes.plot(line.minutes + more, line.psnr, linestyle=":" if more else "-", **style(index))
                 labels.append(Label(line.minutes.iloc[-1] + more, line.psnr.iloc[-1], name, COLOURS[index], bold=True))
             axes.set(xscale="log", xlabel="minutes of training", ylabel=f"validation PSNR (dB), level {level:g}")
             axes.margins(x=0.25, y=0.15)
             plain_log_ticks(axes)
-            place(axes, labels)
             caption = f"`{size}`: what training costs; the teacher is trained once for all students."
-            figures.append(finish(figure, f"validation_psnr_against_minutes_{size}", caption))
+            figures.append(finish(axes, labels, f"validation_psnr_against_minutes_{size}", caption))
     return figures
 
 
@@ -196,21 +185,20 @@ def stages(results: Results) -> Figure | None:
     start = noisy.set_index("level").psnr.to_dict()
     best = chosen.sort_values("psnr").drop_duplicates(["size", "level"], keep="last")
     labels = []
-    with column_axes() as (figure, axes):
+    with column_axes() as axes:
         for index, (size, lines) in enumerate(best.groupby("size")):
-            style = {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
             for line in lines.itertuples():
                 points = [start.get(line.level, math.nan), *map(float, line.stages.split()), line.psnr]
-                axes.plot(range(len(points)), points, **style)
+                axes.plot(range(len(points)), points, **style(index))
                 if index == 0:
                     labels.append(Label(0, points[0], f"level {line.level:g}"))
             named = lines.sort_values("level", ascending=index % 2 == 0).iloc[0]  # where the other's name is not
-            labels.append(Label(len(named.stages.split()) + 1, named.psnr, size, style["color"], True))
+            labels.append(Label(len(named.stages.split()) + 1, named.psnr, size, style(index)["color"], True))
         last = max(len(text.split()) for text in best.stages) + 1
         axes.set_xticks(range(last + 1), ["noisy", *(f"stage {stage}" for stage in range(1, last + 1))])
         axes.set(ylabel=f"mean PSNR (dB), {set_name}", xlim=(-0.2, last + 1))
-        place(axes, labels)
-        return finish(figure, "psnr_after_each_stage", f"Noise is removed stage by stage: mean PSNR on {set_name}.")
+        caption = f"Noise is removed stage by stage: mean PSNR on {set_name}."
+        return finish(axes, labels, "psnr_after_each_stage", caption)
 
 
 def throughput(results: Results) -> Figure | None:
@@ -222,24 +210,26 @@ def throughput(results: Results) -> Figure | None:
     speed = speed[speed.run == speed.run.iloc[-1]]
     times = speed.groupby(["network", "size"]).milliseconds.min().unstack()
     labels = []
-    with column_axes() as (figure, axes):
+    with column_axes() as axes:
         for index, (name, line) in enumerate(times.sort_values(times.columns[0]).iterrows()):
             line = line.dropna()
             side = line.index.to_numpy()
             ours = name.startswith("mdrn")
-            colour = COLOURS[index % len(COLOURS)] if ours else GREY
-            axes.plot(side**2 / 1e6, side**2 / line / 1000, color=colour, marker=MARKERS[index % len(MARKERS)])
-            labels.append(Label(side[0] ** 2 / 1e6, side[0] ** 2 / line.iloc[0] / 1000, name, colour, ours))
+            look = style(index) if ours else style(index) | {"color": GREY}
+            axes.plot(side**2 / 1e6, side**2 / line / 1000, **look)
+            labels.append(Label(side[0] ** 2 / 1e6, side[0] ** 2 / line.iloc[0] / 1000, name, look["color"], ours))
         axes.set(xscale="log", yscale="log", xlabel="megapixels of the image", ylabel="megapixels per second")
         axes.margins(x=0.2, y=0.12)
-        place(axes, labels)
         first = speed.iloc[0]
         caption = f"Speed against image size, fp32, on {first.machine}, {first.threads:.0f} threads; higher is faster."
-        return finish(figure, "speed_against_image_size", caption)
+        return finish(axes, labels, "speed_against_image_size", caption)
 
 
-def _study_runs(results: Results) -> tuple[pd.DataFrame, float]:
-    """Return the study's runs without arms, at the level that has most lengths, with their final validation PSNR."""
+def _study_runs(results: Results) -> tuple[dict[str, pd.DataFrame], float]:
+    """Return the study's runs without arms with their final validation PSNR, at the level that has most lengths.
+
+    They come by size, for the sizes that have plain and distilled ones, and with that level.
+    """
     runs = results.runs[(results.runs.plan == STUDY) & (results.runs.arm == "")]
     parts = runs.run.str.extract(r"^(?P<size>.+)\.(?P<strategy>[a-z_]+)_n(?P<level>[\d.]+)_s(?P<seed>\d+)$")
     runs = runs.join(parts).dropna(subset=["level"]).astype({"level": float, "seed": int})
@@ -250,15 +240,14 @@ def _study_runs(results: Results) -> tuple[pd.DataFrame, float]:
     runs = runs.assign(psnr=pd.Series(psnr, index=runs.index, dtype=float)).dropna(subset=["psnr"])
     lengths = runs.groupby("level").steps.nunique()
     level = float(lengths[::-1].idxmax()) if len(lengths) else math.nan
-    runs = runs[runs.level == level]
-    return runs[~runs.seed.isin(CHOICE_SEEDS)], level
+    runs = runs[(runs.level == level) & ~runs.seed.isin(CHOICE_SEEDS)]
+    by_size = runs.groupby("size")
+    return {size: part for size, part in by_size if {BASELINE, _DISTILLED} <= set(part.strategy)}, level
 
 
 def validation_ends(results: Results) -> dict[str, pd.DataFrame]:
     """Return for each size of the study the mean PSNR at the end of runs, see `_by_steps`."""
-    runs, _ = _study_runs(results)
-    both = {size: part for size, part in runs.groupby("size") if {BASELINE, _DISTILLED} <= set(part.strategy)}
-    return {size: _by_steps(part) for size, part in both.items()}
+    return {size: _by_steps(runs) for size, runs in _study_runs(results)[0].items()}
 
 
 def _by_steps(runs: pd.DataFrame) -> pd.DataFrame:

@@ -22,16 +22,12 @@ from benchmark.baselines import gmacs
 from benchmark.rows import AUTO, BASELINES, ESTIMATOR, short_hash
 from benchmark.testsets import TestSet
 from mdrn import checkpoint, classical, inference
-from mdrn.denoiser import MdrnError, count_parameters
+from mdrn.denoiser import count_parameters
 from mdrn.estimate import estimate_noise_level
 from mdrn.metrics import to_uint8
 
 NOISY, BM3D, DEFAULT = "noisy", "bm3d", "mdrn.denoise"
 Restore = Callable[[torch.Tensor, float], list[torch.Tensor]]
-
-
-class MethodError(MdrnError):
-    """No method answers to a name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,11 +101,7 @@ def _facts(source: str, weights: str) -> dict[str, object]:
 
 
 def network(id_or_path: str | Path, plan: str, arm: str = "", steps: int | None = None) -> Method:
-    """Return the method of a released id or weights file, as part of a plan.
-
-    Raises:
-        CheckpointError: if there is none, or it is not ours.
-    """
+    """Return the method of a released id or weights file, as part of a plan."""
     header = checkpoint.read_header(id_or_path)
 
     def prepare(device: str) -> Restore:

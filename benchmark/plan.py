@@ -51,20 +51,17 @@ class Group:
 
     def configs(self, teacher: str | None) -> list[TrainConfig]:
         """Return the configurations of its runs; `teacher` is what they say of theirs."""
-        found = []
-        for size, level, seed, strategy in itertools.product(self.sizes, self.levels, self.seeds, self.strategies):
-            options = {k: v for k, v in self.options.items() if k != "distill" or strategy != PLAIN}
-            found.append(
-                TrainConfig(
-                    preset=size,
-                    strategy=strategy,
-                    teacher=None if strategy == PLAIN else teacher,
-                    noise_level=level if isinstance(level, tuple) else (level, level),
-                    seed=seed,
-                    **options,
-                )
+        plain = {name: value for name, value in self.options.items() if name != "distill"}
+        return [
+            TrainConfig(
+                preset=size,
+                strategy=strategy,
+                noise_level=level if isinstance(level, tuple) else (level, level),
+                seed=seed,
+                **(plain if strategy == PLAIN else self.options | {"teacher": teacher}),
             )
-        return found
+            for size, level, seed, strategy in itertools.product(self.sizes, self.levels, self.seeds, self.strategies)
+        ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,12 +145,6 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         return filelock.FileLock(self.folder / ".lock")
 
-    def discard(self) -> None:
-        """Forget the run: the next training starts afresh."""
-        with self.lock():
-            for path in self.folder.glob(f"{self.config.id}.*"):
-                path.unlink()
-
 
 def config_hash(config: TrainConfig) -> str:
     """Return 16 digits that stand for every field of the configuration and the recipe's version."""
@@ -218,11 +209,13 @@ def duration(seconds: float) -> str:
 
 # Recipe v3 is what `TrainConfig` says by itself. What releases add to it, for each network, is here and nowhere else.
 RELEASE_OPTIONS = {
-    "teacher": {"steps": 40_000},
+    "teacher": {"steps": 14_000},
     "mdrn": {"steps": 10_000, "pool": 20_480},  # stored draws: plain and distilled networks read the same
     "mdrn_tiny": {"steps": 40_000, "pool": 20_480},
     "mdrn_rgb": {"steps": 16_000, "large_patches": 0.3, "data": ("bsds", "extra")},
     "mdrn_tiny_rgb": {"steps": 40_000, "large_patches": 0.3, "data": ("bsds", "extra")},
+    "photo": {"steps": 16_000, "pool": 20_480, "data": ("bsds", "extra"), "camera_share": 0.6},
+    "photo_tiny": {"steps": 40_000, "pool": 20_480, "data": ("bsds", "extra"), "camera_share": 0.6},
 }
 TEACHER = TrainConfig(preset="teacher", **RELEASE_OPTIONS["teacher"])
 
@@ -236,9 +229,15 @@ def _study(size: str, strategies: Iterable[str], steps: int, levels=(50.0,), see
     return Group((size,), tuple(strategies), levels, seeds, {"steps": steps, "pool": STUDY_POOL})
 
 
-def _arm(name: str, strategies: Iterable[str] = ("hmds",), teacher: TrainConfig | None = None, **options) -> Group:
+def _arm(
+    name: str,
+    strategies: Iterable[str] = ("hmds",),
+    seeds: tuple[int, ...] = CHOICE_SEEDS[:1],  # one screens, three choose
+    teacher: TrainConfig | None = None,
+    **options,
+) -> Group:
     options = {"steps": STUDY_STEPS[1], "pool": STUDY_POOL} | options
-    return Group(("mdrn_tiny",), tuple(strategies), (50.0,), CHOICE_SEEDS, options, name, teacher, ("validation",))
+    return Group(("mdrn_tiny",), tuple(strategies), (50.0,), seeds, options, name, teacher, ("validation",))
 
 
 _SHORT, _MIDDLE, _LONG = STUDY_STEPS
@@ -248,8 +247,8 @@ _HMDS = (
     _study("mdrn_tiny", _BOTH, _LONG),
     _study("mdrn", _BOTH, _MIDDLE),
     _study("mdrn", _BOTH, _LONG, seeds=STUDY_SEEDS[:1]),
-    _arm("", STRATEGIES),
-    _arm("fresh draws", (PLAIN,), pool=0),
+    _arm("", STRATEGIES, CHOICE_SEEDS),
+    _arm("fresh draws", (PLAIN,), CHOICE_SEEDS, pool=0),
     _arm("weight 0.25", distill=DistillConfig(output_weight=0.25)),
     _arm("weight 0.75", distill=DistillConfig(output_weight=0.75)),
     _arm("weight 1", distill=DistillConfig(output_weight=1.0)),
@@ -280,9 +279,9 @@ _SMOKE_TEACHER = TeacherConfig(widths=(8, 16, 24), down=(1, 1, 1), up=(1, 1))
 
 PLANS: dict[str, Plan] = {
     "release": Plan(
-        "a teacher, grey networks of both sizes for 0 to 75, plain and HMDS, and plain colour networks",
+        "for 0 to 75: a teacher, grey networks of both sizes, plain and HMDS, and colour ones for white and camera noise",
         tuple(
-            Group((size,), _BOTH if "pool" in options else (PLAIN,), options=options)
+            Group((size,), _BOTH if PRESETS[size].channels == 1 else (PLAIN,), options=options)
             for size, options in RELEASE_OPTIONS.items()
             if size != TEACHER.preset
         ),

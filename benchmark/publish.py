@@ -12,7 +12,6 @@ from pathlib import Path
 
 import mdrn
 from benchmark import summary
-from benchmark.rows import RowsError
 from benchmark.testsets import SETS
 from mdrn import hub
 from mdrn.checkpoint import Header
@@ -26,7 +25,7 @@ def scores(results: summary.Results, header: Header) -> list[Score]:
     Runs of a plan may have its id and other weights; theirs are not counted.
 
     Raises:
-        RowsError: if there are none, or they are of other weights.
+        MdrnError: if there are none, or they are of other weights.
     """
     frame = results.summary[(results.summary.method == header.id) & (results.summary.noise_seed == 0)]
     ours = frame[(frame.weights == header.sha256[:16]) & frame.level.notna()]
@@ -34,7 +33,7 @@ def scores(results: summary.Results, header: Header) -> list[Score]:
     if ours.empty:
         others = ", ".join(sorted(set(frame.weights)))
         got = f"rows of other weights ({others})" if others else "none"
-        raise RowsError(f"{header.id}: expected rows of these weights, got {got}; run: python -m benchmark.run")
+        raise MdrnError(f"{header.id}: expected rows of these weights, got {got}; run: python -m benchmark.run")
     order = ours["set"].map({name: index for index, name in enumerate(SETS)})
     return [
         Score(line.set, line.level, line.protocol, int(line.images), line.psnr, line.ssim)

@@ -47,13 +47,8 @@ _DATA = {
 def write(out: Path) -> list[Path]:
     """Write summary, README, pages, LaTeX tables and figures into a results folder.
 
-    What an earlier report wrote into `tables` and `figures` and this one does not make is deleted.
-
-    Returns:
-        The files written, README.md first.
-
-    Raises:
-        RowsError: if the rows are damaged; nothing is written.
+    What an earlier report wrote into `tables` and `figures` and this one does not make is deleted. If rows are damaged,
+    nothing is written. Returns the files written, README.md first.
     """
     results = load(out)
     pages, figures = _pages(results), all_figures(results)
@@ -87,19 +82,14 @@ def photographs(results: Results) -> str:
 
 
 def update_readme(readme: Path, out: Path) -> bool:
-    """Put what the rows say between the marks of a README; return whether there are marks.
-
-    Raises:
-        OSError: if the file cannot be written.
-    """
+    """Put what the rows say between the marks of a README; return whether there are marks."""
     text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
     results, changed, found = load(out), text, False
     for name, make in BLOCKS.items():
         begin, end = BEGIN.format(name), END.format(name)
         if begin in changed and end in changed:
-            head, rest = changed.split(begin, 1)
-            changed = f"{head}{begin}\n{make(results)}\n{end}{rest.split(end, 1)[1]}"
-            found = True
+            head, _, rest = changed.partition(begin)
+            changed, found = f"{head}{begin}\n{make(results)}\n{end}{rest.partition(end)[2]}", True
     if changed != text:
         write_atomically(readme, changed.encode())
     return found
@@ -145,31 +135,15 @@ def _pages(results: Results) -> dict[str, tuple[str, list[Table]]]:
     summary = results.summary
     plans = [p for p in dict.fromkeys([RELEASE, *summary.plan]) if p not in ("baselines", "published")]
     protocols = sorted(set(summary.protocol))
+    quality = [tables.quality(results, plan, name, p) for plan in plans for name in SETS for p in protocols]
+    distilled = [made(results, plan) for made in (tables.distillation, tables.arms) for plan in plans]
+    trained = [tables.training(results, plan) for plan in dict.fromkeys(results.runs.plan)]
     made = {
-        "quality": (
-            "Quality on the test sets",
-            [
-                *(tables.quality(results, plan, name, p) for plan in plans for name in SETS for p in protocols),
-                tables.stages(results),
-                tables.networks(results),
-            ],
-        ),
-        "distillation": (
-            "What distillation gives",
-            [
-                *(tables.distillation(results, plan) for plan in plans),
-                *(tables.arms(results, plan) for plan in plans),
-            ],
-        ),
+        "quality": ("Quality on the test sets", [*quality, tables.stages(results), tables.networks(results)]),
+        "distillation": ("What distillation gives", distilled),
         "photographs": ("Photographs", [tables.photographs(results, name) for name in SETS]),
-        "noise_level": (
-            "The noise level, estimated",
-            [tables.known_or_estimated(results), tables.estimator(results)],
-        ),
-        "training": (
-            "What training cost and gave",
-            [tables.training(results, plan) for plan in dict.fromkeys(results.runs.plan)],
-        ),
+        "noise_level": ("The noise level, estimated", [tables.known_or_estimated(results), tables.estimator(results)]),
+        "training": ("What training cost and gave", trained),
         "speed": ("Speed", tables.speed(results)),
     }
     kept = {name: (title, [table for table in found if table]) for name, (title, found) in made.items()}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import functools
 import hashlib
 import io
 import json
@@ -17,6 +16,8 @@ import typing
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
+
+import filelock
 
 from mdrn.denoiser import MdrnError
 from mdrn.files.writing import write_atomically
@@ -27,10 +28,6 @@ RELEASE = "release"  # the plan of what comes with the package
 BASELINES = "baselines"  # the plan of methods without weights
 ESTIMATOR = "estimate_noise_level"  # its rows hold levels, not images
 AUTO = "+auto"  # suffix of a method that estimates the noise level instead of being told
-
-
-class RowsError(MdrnError):
-    """A file of rows is damaged; it was not touched."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,7 +222,7 @@ def read(path: Path, kind: type[Record]) -> list[Record]:
     """Read a file of records; a file that is not there holds none.
 
     Raises:
-        RowsError: if anything in it is not as `write` writes it; the line is named.
+        MdrnError: if anything in it is not as `write` writes it; the line is named.
     """
     if not path.exists():
         return []
@@ -253,20 +250,13 @@ def read(path: Path, kind: type[Record]) -> list[Record]:
     return records
 
 
-def lines_of(records: Iterable[Record], kind: type[Record]) -> str:
-    """Return records as the lines of a CSV file, without the header."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    names = [field.name for field in dataclasses.fields(kind)]
-    for record in records:
-        writer.writerow([_to_text(name, getattr(record, name)) for name in names])
-    return text.getvalue()
-
-
 def write(path: Path, records: Iterable[Record], kind: type[Record]) -> None:
     """Write a file of records, whole or not at all."""
-    header = ",".join(field.name for field in dataclasses.fields(kind)) + "\n"
-    write_atomically(path, (header + lines_of(records, kind)).encode())
+    names, text = [field.name for field in dataclasses.fields(kind)], io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows([_to_text(name, getattr(record, name)) for name in names] for record in records)
+    write_atomically(path, text.getvalue().encode())
 
 
 def append(path: Path, new: Iterable[Record], kind: type[Record], replaces: Callable | None = None) -> None:
@@ -279,17 +269,13 @@ def append(path: Path, new: Iterable[Record], kind: type[Record], replaces: Call
         replaces: record -> key; what has the key of a new record goes. None keeps everything as it is.
 
     Raises:
-        RowsError: if the file that is there is damaged; it is left as it was.
+        MdrnError: if the file that is there is damaged; it is left as it was.
     """
     added = list(new)
     with lock(path.parent):
-        earlier = read(path, kind)
         fresh = {replaces(record) for record in added} if replaces else set()
-        kept = [record for record in earlier if replaces is None or replaces(record) not in fresh]
-        if len(kept) < len(earlier) or not path.exists():
-            write(path, kept + added, kind)
-        else:
-            write_atomically(path, path.read_bytes() + lines_of(added, kind).encode())
+        kept = [record for record in read(path, kind) if replaces is None or replaces(record) not in fresh]
+        write(path, kept + added, kind)
 
 
 def rows_path(out: Path, plan: str) -> Path:
@@ -298,11 +284,7 @@ def rows_path(out: Path, plan: str) -> Path:
 
 
 def add_evaluation(out: Path, evaluation: Evaluation, rows: list[Row]) -> None:
-    """Add an evaluation to a results folder; the one whose place it takes goes, with its rows.
-
-    Raises:
-        RowsError: if a file that is there is damaged; it is left as it was.
-    """
+    """Add an evaluation to a results folder; the one whose place it takes goes, with its rows."""
     with lock(out):
         path = rows_path(out, evaluation.plan)
         append(path, rows, Row)
@@ -325,20 +307,13 @@ def short_hash(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-@functools.cache
-def _lock(folder: Path):
-    import filelock
-
-    folder.mkdir(parents=True, exist_ok=True)
-    return filelock.FileLock(folder / ".rows.lock", timeout=60)
-
-
-def lock(folder: Path):
+def lock(folder: Path) -> filelock.BaseFileLock:
     """Return the lock of a folder's files; whoever holds it may take it again."""
-    return _lock(folder.resolve())
+    folder.mkdir(parents=True, exist_ok=True)
+    return filelock.FileLock(folder.resolve() / ".rows.lock", timeout=60, is_singleton=True)
 
 
-def _damaged(path: Path, line: int, expected: str, got: str) -> RowsError:
-    return RowsError(
+def _damaged(path: Path, line: int, expected: str, got: str) -> MdrnError:
+    return MdrnError(
         f"{path}, line {line}: expected {expected}, got {got}; nothing was written: restore the file, or move it away"
     )

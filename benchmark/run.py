@@ -13,53 +13,26 @@ import tempfile
 from pathlib import Path
 
 import filelock
-import torch
 
 import mdrn
 from benchmark import cluster, evaluate, fetch, methods, report, rows, testsets
 from benchmark.plan import PLANS, Run, duration, runs_of, weights_exist
 from benchmark.rows import RELEASE
-from benchmark.training import PlanError, adopt, check_teachers, describe, train_all
+from benchmark.training import adopt, describe, train_all
 from mdrn import metrics
 from mdrn.checkpoint import read_header
 from mdrn.data import data_root
-from mdrn.denoiser import MdrnError
+from mdrn.denoiser import MdrnError, check_device
 
 OUT = "results"  # the folder that is tracked, and whose tables the README beside it shows
 
 
-class UsageError(MdrnError):
-    """The options make no sense together."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What was asked for, complete and checked.
-
-    Args:
-        preset: name of the plan to train and evaluate; None evaluates what is released.
-        root: folder of image sets.
-        out: results folder.
-        conditions: protocol and device of the evaluations.
-        levels: noise levels; None leaves the choice to sets and methods.
-        methods: names, patterns or weights files; None takes all.
-        sets: test sets; None takes the plan's, or those found.
-        only: runs to train, ids, labels or patterns; None takes all of the plan.
-        seeds: of training; None takes all of the plan.
-        teacher: in place of the plan's.
-        adopt: folder where `mdrn train` left finished runs of the plan.
-        jobs: runs that share the machine.
-        ray: address of a cluster.
-        fetch: host to download missing images from.
-        force: evaluate again what has rows, and compare.
-        retrain: train finished runs again.
-        dry_run: say what would be done.
-        report_only: write tables and figures alone.
-        quiet: no progress bars.
-    """
+    """What was asked for, complete and checked: the options of `_parser`, which explains them; None is its default."""
 
     preset: str | None
-    root: Path | None
+    root: Path | None  # folder of image sets
     out: Path
     conditions: evaluate.Conditions
     levels: tuple[float, ...] | None
@@ -73,7 +46,6 @@ class Request:
     ray: str | None
     fetch: str | None
     force: bool
-    retrain: bool
     dry_run: bool
     report_only: bool
     quiet: bool
@@ -104,12 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def plan(request: Request) -> list[Run]:
-    """Fetch images that are asked for, and return the runs of the plan after showing them; none without a plan.
-
-    Raises:
-        PlanError: if the options leave none.
-        CheckpointError: if there is no such teacher as was asked for.
-    """
+    """Fetch images that are asked for, and return the runs of the plan after showing them; none without a plan."""
     if request.report_only:
         return []
     if request.fetch:
@@ -132,7 +99,7 @@ def plan(request: Request) -> list[Run]:
     runs = runs_of(request.preset, chosen, request.out, keep)
     if not runs:
         labels = ", ".join(run.label for run in runs_of(request.preset, chosen, request.out))
-        raise PlanError(f"--preset {request.preset}: --only, --levels and --seeds leave no run of {labels}")
+        raise MdrnError(f"--preset {request.preset}: --only, --levels and --seeds leave no run of {labels}")
     if request.adopt and not request.dry_run:
         print(f"taken from {request.adopt}: {', '.join(r.label for r in adopt(runs, request.adopt)) or 'none'}")
     print(describe(request.preset, runs, request.conditions.device, request.jobs), flush=True)
@@ -140,22 +107,12 @@ def plan(request: Request) -> list[Run]:
 
 
 def train(request: Request, runs: list[Run]) -> None:
-    """Train what is not finished, or with --retrain everything, here or on a cluster.
-
-    Raises:
-        PlanError: if a teacher is missing; nothing is trained.
-        DataError: if the training images are not what they should be; nothing is trained.
-        TrainingError: if a run fails; the others' results are kept.
-    """
-    unfinished = runs if request.retrain else [run for run in runs if not run.finished]
+    """Train what is not finished, here or on a cluster; nothing, if images or a teacher are not what they should be."""
     if request.dry_run or not runs:
         return
     _check_writable(request.out)
-    check_teachers(unfinished, runs)
-    if any("bsds" in run.config.data for run in unfinished):
+    if any("bsds" in run.config.data for run in runs if not run.finished):
         testsets.check_training(request.root)
-    for run in runs if request.retrain else ():
-        run.discard()
     if request.ray:
         cluster.train_all(runs, request.root, request.conditions.device, request.jobs, request.ray, request.quiet)
     else:
@@ -163,16 +120,11 @@ def train(request: Request, runs: list[Run]) -> None:
 
 
 def measure(request: Request, runs: list[Run]) -> float:
-    """Evaluate what has no rows yet, or with --force everything; return the largest change of unchanged weights in dB.
-
-    Raises:
-        MdrnError: if an image, a method or the files of rows are not what they should be.
-    """
+    """Evaluate what has no rows, or with --force everything; return the largest change of unchanged weights in dB."""
     if request.report_only:
         return 0.0
-    again, conditions, out = request.force or request.retrain, request.conditions, request.out
-    jobs = _jobs(request, runs)
-    missing = jobs if again else evaluate.missing(jobs, conditions, out)
+    conditions, out, jobs = request.conditions, request.out, _jobs(request, runs)
+    missing = jobs if request.force else evaluate.missing(jobs, conditions, out)
     print(f"evaluations: {len(jobs)}, of which {len(jobs) - len(missing)} have their rows; {len(missing)} to do")
     if request.dry_run:
         for job in missing:
@@ -186,7 +138,7 @@ def measure(request: Request, runs: list[Run]) -> float:
     _check_writable(out)
     before = evaluate.psnr_by_identity(out) if request.force else {}
     with filelock.FileLock(out / ".evaluate.lock"):  # the second of two invocations sees the first one's rows
-        missing = jobs if again else evaluate.missing(jobs, conditions, out)
+        missing = jobs if request.force else evaluate.missing(jobs, conditions, out)
         written = evaluate.run_jobs(missing, conditions, out, request.root, request.quiet)
     print(f"{written} rows added to {out / rows.ROWS}", flush=True)
     if not request.force:
@@ -202,7 +154,7 @@ def write_report(request: Request) -> None:
         return
     out = request.out
     if not (out / rows.EVALUATIONS).exists() and not (out / rows.SPEED).exists():
-        raise UsageError(f"{out}: expected a folder with {rows.EVALUATIONS}, found none; run without --report-only")
+        raise MdrnError(f"{out}: expected a folder with {rows.EVALUATIONS}, found none; run without --report-only")
     written = report.write(out)
     print(f"{len(written)} files written; read {written[0]}")
     if out.name == OUT and report.update_readme(out.resolve().parent / "README.md", out):
@@ -256,20 +208,16 @@ def _check_writable(out: Path) -> None:
         pass
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:
-        self.exit(2, f"{self.prog}: {message}\n")
-
-
 def _parser() -> argparse.ArgumentParser:
     plans = "\n".join(f"  {name:8} {known.summary}" for name, known in PLANS.items())
     names = [*(method.name for method in methods.without_weights()), *mdrn.list_models()]
-    parser = _Parser(
+    parser = argparse.ArgumentParser(
         prog="python -m benchmark.run",
         description=__doc__.split("\n\n")[0],
         epilog=f"plans:\n{plans}\n\nmethods: {', '.join(names)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.error = lambda message: parser.exit(2, f"{parser.prog}: {message}\n")
     add = parser.add_argument
     add("--preset", choices=PLANS, help="train what is missing of this plan, then evaluate it; default: train nothing")
     add("--data-root", metavar="DIR", help="folder of image sets (Set12, BSD68, Urban100, ...); default: MDRN_DATA")
@@ -293,9 +241,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--jobs", type=int, default=1, help="with --preset: runs that share the machine; default: 1")
     add("--ray", metavar="ADDRESS", help="with --preset: train on a Ray cluster, 'auto' or its address; needs ray")
     add("--device", default="cpu", help="cpu or cuda; default: cpu")
-    add("--lpips", choices=("alex", "squeeze", "none"), default="alex", help="trunk of LPIPS; default: alex")
+    add("--lpips", choices=("alex", "none"), default="alex", help="trunk of LPIPS, none leaves it out; default: alex")
     add("--force", action="store_true", help="evaluate again what has rows already, and compare")
-    add("--retrain", action="store_true", help="with --preset: train finished runs again, and evaluate them")
     add("--dry-run", action="store_true", help="say what would be done, and how long it takes here")
     add("--report-only", action="store_true", help="write tables and figures again from the rows")
     add("--quiet", action="store_true", help="no progress bars")
@@ -303,47 +250,40 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def parse(arguments: list[str] | None = None) -> Request:
-    """Turn the command line into a request.
-
-    Raises:
-        UsageError: if options do not go together, or a number is outside its limits.
-    """
+    """Turn the command line into a request, if its options go together and its numbers are within their limits."""
     said = _parser().parse_args(arguments)
-    for name in ("only", "seeds", "teacher", "adopt", "ray", "retrain"):
+    for name in ("only", "seeds", "teacher", "adopt", "ray"):
         if getattr(said, name) and not said.preset:
-            raise UsageError(f"--{name} needs --preset {'|'.join(PLANS)}")
+            raise MdrnError(f"--{name} needs --preset {'|'.join(PLANS)}")
     for level in said.levels or []:
         if not 0 < level <= 75:
-            raise UsageError(f"--levels: expected numbers above 0, up to 75, got {level:g}")
+            raise MdrnError(f"--levels: expected numbers above 0, up to 75, got {level:g}")
     if said.jobs < 1:
-        raise UsageError(f"--jobs: expected at least 1, got {said.jobs}")
+        raise MdrnError(f"--jobs: expected at least 1, got {said.jobs}")
     if not 0 <= said.noise_seed < 2**32:
-        raise UsageError(f"--noise-seed: expected 0 to 2**32 - 1, got {said.noise_seed}")
-    if not (said.device in ("cpu", "cuda") or said.device.startswith("cuda:")):
-        raise UsageError(f"--device: expected cpu or cuda, got {said.device!r}")
-    if said.device != "cpu" and not torch.cuda.is_available():
-        raise UsageError(f"--device {said.device}: torch sees no GPU here; use cpu")
+        raise MdrnError(f"--noise-seed: expected 0 to 2**32 - 1, got {said.noise_seed}")
+    check_device(said.device)
     root = data_root(said.data_root)
     same = {f.name: getattr(said, f.name) for f in dataclasses.fields(Request) if hasattr(said, f.name)}
     lists = {name: tuple(value) for name, value in same.items() if isinstance(value, list)}
     out = Path(said.out or ("runs/smoke" if said.preset == "smoke" else OUT))
-    trunk = None if said.lpips == "none" or said.report_only else _lpips_trunk(said.lpips, said.force, out)
+    lpips = said.lpips != "none" and not said.report_only and _has_lpips(said.force, out)
     made = {
         "root": root or (fetch.cache_folder() if said.fetch else None),
         "out": out,
-        "conditions": evaluate.Conditions(said.protocol, said.noise_seed, said.device, trunk),
+        "conditions": evaluate.Conditions(said.protocol, said.noise_seed, said.device, lpips),
     }
     return Request(**same | lists | made)
 
 
-def _lpips_trunk(asked: str, force: bool, out: Path) -> str | None:
-    if metrics.lpips_available(asked):
-        return asked
-    missing = f"LPIPS: the weights of its trunk ({asked}) are not under TORCH_HOME"
+def _has_lpips(force: bool, out: Path) -> bool:
+    if metrics.lpips_available():
+        return True
+    missing = "LPIPS: the weights of its trunk (alex) are not under TORCH_HOME"
     if force and any(evaluation.lpips for evaluation in rows.read_evaluations(out)):
-        raise UsageError(f"{missing}, and --force would lose what the rows have; set TORCH_HOME, or add --lpips none")
+        raise MdrnError(f"{missing}, and --force would lose what the rows have; set TORCH_HOME, or add --lpips none")
     print(f"{missing}; its cells stay empty")
-    return None
+    return False
 
 
 if __name__ == "__main__":

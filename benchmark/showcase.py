@@ -8,15 +8,13 @@ photograph for the demo. Nothing imports this module.
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import sys
 from pathlib import Path
 
 import numpy as np
 
 import mdrn
-from benchmark.drawing import STYLE
+from benchmark.drawing import STYLE, png_of
 from mdrn import camera, metrics
 from mdrn.denoiser import MdrnError
 from mdrn.files.writing import write_atomically
@@ -56,9 +54,7 @@ def draw(shown: list[tuple[str, np.ndarray]]) -> bytes:
                 axes.imshow(part, interpolation="nearest")
                 axes.set_axis_off()
             rows[0, column].set_title(title)
-        stream = io.BytesIO()
-        figure.savefig(stream, format="png", dpi=200, metadata={"Software": None})
-    return stream.getvalue()
+        return png_of(figure)
 
 
 def main() -> int:
@@ -69,13 +65,10 @@ def main() -> int:
     try:
         clean, noisy = noisy_photograph()
         done = mdrn.restore(noisy)
-        table = io.StringIO()
-        writer = csv.writer(table, lineterminator="\n")
-        writer.writerow(["image", "protocol", "noise_level", "method", "psnr"])
-        for method, image in (("noisy", noisy), (done.model, done.image)):
-            psnr = f"{metrics.psnr(image, clean):.2f}"
-            writer.writerow(["skimage coffee", "camera", f"{done.noise_level:.1f}", method, psnr])
-        write_atomically(options.out / "photograph_denoised.csv", table.getvalue().encode())
+        psnr = {"noisy": metrics.psnr(noisy, clean), done.model: metrics.psnr(done.image, clean)}
+        table = "image,protocol,noise_level,method,psnr\n"
+        table += "".join(f"skimage coffee,camera,{done.noise_level:.1f},{name},{psnr[name]:.2f}\n" for name in psnr)
+        write_atomically(options.out / "photograph_denoised.csv", table.encode())
         shown = [("before", noisy), ("after", done.image), ("without noise", clean)]
         write_atomically(options.out / "photograph_denoised.png", draw(shown))
         if options.example:
@@ -83,7 +76,7 @@ def main() -> int:
     except (MdrnError, OSError) as error:
         print(f"python -m benchmark.showcase: {error}", file=sys.stderr)
         return 2
-    print(table.getvalue(), end="")
+    print(table, end="")
     return 0
 
 

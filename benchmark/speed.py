@@ -1,8 +1,8 @@
 """`python -m benchmark.speed`: how fast the presets are against well-known denoisers, on this machine.
 
 All are timed in turn, round after round, so that a busy moment hurts them alike; each network counts in its faster
-memory format, in fp32 unless its name says otherwise. Untrained weights suffice. Rows go to `speed.csv`, which keeps
-the newest run of a machine. Nothing imports this module.
+memory format, in fp32. Untrained weights suffice. Rows go to `speed.csv`, which keeps the newest run of a machine.
+Nothing imports this module.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from benchmark.baselines import DnCNN, FFDNet, gmacs
 from benchmark.evaluate import exact_fp32, machine_name, now
 from benchmark.methods import bm3d
 from mdrn.classical import CLASSICAL
-from mdrn.denoiser import MdrnError, count_parameters
+from mdrn.denoiser import MdrnError, check_device, count_parameters
 from mdrn.inference import restore, reuse_freed_memory
 from mdrn.model import MDRN, PRESETS
 from mdrn.train import git_revision
@@ -51,27 +51,6 @@ def networks() -> dict[str, nn.Module]:
         models: dict[str, nn.Module] = {"DnCNN": DnCNN(), "FFDNet": FFDNet()}
         models |= {name: MDRN(config) for name, config in PRESETS.items() if config.channels == 1}
     return {name: model.eval() for name, model in models.items()}
-
-
-class Bf16(nn.Module):
-    """A network whose convolutions run in bfloat16, its sums in float32: images stay float32.
-
-    A test holds the released networks' loss by it under 0.01 dB.
-    """
-
-    def __init__(self, network: MDRN) -> None:
-        super().__init__()
-        self.network, self.config = network, network.config
-        self.stride, self.receptive_field_radius = network.stride, network.receptive_field_radius
-
-    def forward(self, noisy: torch.Tensor, sigma: float) -> torch.Tensor:
-        with torch.autocast(noisy.device.type, torch.bfloat16):
-            return self.network(noisy, sigma)
-
-
-def in_bf16() -> dict[str, nn.Module]:
-    """Return the presets again, in bfloat16 and named so."""
-    return {f"{name} (bf16)": Bf16(network) for name, network in networks().items() if isinstance(network, MDRN)}
 
 
 def classical() -> dict[str, Denoiser]:
@@ -117,27 +96,27 @@ def measure(
                     seconds[key].append(elapsed)
             on_round()
     run = rows.short_hash([here, size, repeats, time.time_ns()])[:12]
-    macs = {name: gmacs(m, size=size) if isinstance(m, nn.Module) else None for name, m in models.items()}
-    measured = []
-    for (name, kind), times in seconds.items():
-        network = models[name] if isinstance(models[name], nn.Module) else None
-        measured.append(
-            rows.SpeedRow(
-                run=run,
-                network=name,
-                parameters=count_parameters(network) if network else 0,
-                gmacs=macs[name],
-                memory_format=kind,
-                size=size,
-                milliseconds=1000 * statistics.median(times) if times else None,
-                fastest=1000 * min(times) if times else None,
-                repeats=len(times),
-                device=device,
-                torch=torch.__version__,
-                **here,
-            )
+    costs = {
+        name: (count_parameters(model), gmacs(model, size=size)) if isinstance(model, nn.Module) else (0, None)
+        for name, model in models.items()
+    }
+    return [
+        rows.SpeedRow(
+            run=run,
+            network=name,
+            parameters=costs[name][0],
+            gmacs=costs[name][1],
+            memory_format=kind,
+            size=size,
+            milliseconds=1000 * statistics.median(times) if times else None,
+            fastest=1000 * min(times) if times else None,
+            repeats=len(times),
+            device=device,
+            torch=torch.__version__,
+            **here,
         )
-    return measured
+        for (name, kind), times in seconds.items()
+    ]
 
 
 def seconds_of(call: Callable[[], object], device: str) -> float:
@@ -212,7 +191,7 @@ def peak_of(name: str, kind: str, size: int) -> float | None:
 
 def _peak_here(name: str, kind: str, size: int) -> float | None:
     reuse_freed_memory()
-    model = (networks() | in_bf16() | classical())[name]
+    model = (networks() | classical())[name]
     call = _call(model, kind, torch.rand(1, 1, size, size))
     with torch.inference_mode():
         _call(model, kind, torch.rand(1, 1, 32, 32))()  # what is imported and set up once
@@ -221,10 +200,8 @@ def _peak_here(name: str, kind: str, size: int) -> float | None:
 
 def with_peaks(measured: list[rows.SpeedRow], on_each: Callable[[], object]) -> list[rows.SpeedRow]:
     """Return the rows with the peak memory of each denoiser in its faster format; the slower one's stays empty."""
-    fastest: dict[str, rows.SpeedRow] = {}
-    for row in measured:
-        if row.milliseconds and row.milliseconds <= fastest.get(row.network, row).milliseconds:
-            fastest[row.network] = row
+    timed = [row for row in measured if row.milliseconds]
+    fastest = {row.network: row for row in sorted(timed, key=lambda row: -row.milliseconds)}
     filled = []
     for row in measured:
         if row is fastest.get(row.network) and row.device == "cpu":
@@ -241,21 +218,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="sides of squares; default: 256 to 12 MP")
     parser.add_argument("--repeats", type=int, default=5, help="timed rounds; default: 5")
     parser.add_argument("--limit", type=float, default=60, help="seconds for one image, else left out; default: 60")
-    parser.add_argument("--bf16", action="store_true", help="time the presets in bfloat16 too, as lines of their own")
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--device", default="cpu", help="cpu or cuda; default: cpu")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.error = lambda message: parser.exit(2, f"{parser.prog}: {message}\n")
     options = parser.parse_args(arguments)
     if min(options.sizes) < 16 or options.repeats < 1:
         parser.error("--sizes: expected at least 16, --repeats: at least 1")
-    if options.device == "cuda" and not torch.cuda.is_available():
-        parser.error("--device cuda: torch sees no GPU here; use cpu")
     reuse_freed_memory()
     out = Path(options.out)
     try:
+        check_device(options.device)
         earlier = rows.read(out / rows.SPEED, rows.SpeedRow)  # damage is found before the work, not after it
         measured = []
-        models = networks() | (in_bf16() if options.bf16 else {}) | (classical() if options.device == "cpu" else {})
+        models = networks() | (classical() if options.device == "cpu" else {})
         for size in options.sizes:
             with tqdm(desc=f"{size} x {size}", unit="step", disable=options.quiet) as bar:
                 timed = measure(models, size, options.repeats, options.device, bar.update, options.limit)

@@ -15,6 +15,7 @@ import pandas as pd
 
 from benchmark import compare, rows
 from benchmark.testsets import FACTS
+from mdrn.denoiser import MdrnError
 from mdrn.files.writing import write_atomically
 
 SUMMARY, GAINS = "summary.csv", "gains.csv"
@@ -22,32 +23,12 @@ PUBLISHED = "published"  # the plan of what others printed
 RUN_ID = re.compile(
     r"^(?P<size>.+)\.(?P<strategy>[a-z][a-z0-9_]*)_n(?P<trained>[\d.]+(-[\d.]+)?)_s(?P<seed>\d+)(\+auto)?$"
 )
-COLUMNS = {  # of summary.csv: decimals of its numbers
-    "plan": None,
-    "method": None,
-    "size": None,
-    "strategy": None,
-    "trained": None,
-    "seed": 0,
-    "arm": None,
-    "steps": 0,
-    "set": None,
-    "level": None,
-    "protocol": None,
-    "noise_seed": 0,
-    "images": 0,
-    "psnr": 3,
-    "ssim": 4,
-    "lpips": 4,
-    "estimated": 2,
-    "level_error": 2,
-    "stages": None,
-    "parameters": 0,
-    "gmacs": 3,
-    "ms_512": 1,
-    "weights": None,
-    "source": None,
-}
+COLUMNS = ["plan", "method", "size", "strategy", "trained", "seed", "arm", "steps", "set", "level", "protocol"]
+COLUMNS += ["noise_seed", "images", "psnr", "ssim", "lpips", "estimated", "level_error", "stages", "parameters"]
+COLUMNS += ["gmacs", "ms_512", "weights", "source"]  # of summary.csv
+_DECIMALS = {"psnr": 3, "ssim": 4, "lpips": 4, "estimated": 2, "level_error": 2, "gmacs": 3, "ms_512": 1}
+_DECIMALS |= {"plain": 3, "distilled": 3, "gain": 4, "low": 4, "high": 4}
+_DECIMALS |= dict.fromkeys(("seed", "steps", "noise_seed", "images", "parameters"), 0)
 _TEXT = ("size", "strategy", "trained", "arm", "stages", "weights", "source")  # empty where they do not apply
 _TIMED_AS = {"DnCNN-S": "DnCNN", "FFDNet": "FFDNet"}  # published name: name in speed.csv
 _MS_SIZE = 512
@@ -75,17 +56,17 @@ class Results:
 
     def write(self, out: Path) -> list[Path]:
         """Write summary.csv and gains.csv."""
-        written = {SUMMARY: as_csv(self.summary, COLUMNS), GAINS: as_csv(self.gains, compare.COLUMNS)}
-        for name, text in written.items():
-            write_atomically(out / name, text.encode())
-        return [out / name for name in written]
+        written = {out / SUMMARY: as_csv(self.summary), out / GAINS: as_csv(self.gains)}
+        for path, text in written.items():
+            write_atomically(path, text.encode())
+        return list(written)
 
 
 def load(out: Path) -> Results:
     """Read and check a results folder; an empty one gives empty frames.
 
     Raises:
-        RowsError: if a file is damaged, or an evaluation is not complete.
+        MdrnError: if a file is damaged, or an evaluation is not complete.
     """
     evaluations = _frame(rows.read_evaluations(out), rows.Evaluation)
     plans = sorted(set(evaluations.plan))
@@ -105,20 +86,20 @@ def load(out: Path) -> Results:
         ms_512=_milliseconds(summary, speed), **summary[list(_TEXT)].astype(object).fillna("").astype(str)
     )
     numbers = {name: float for name in COLUMNS if name not in (*_TEXT, "plan", "method", "set", "protocol")}
-    summary = summary[list(COLUMNS)].astype(numbers)
+    summary = summary[COLUMNS].astype(numbers)
     summary = summary.sort_values(
         ["plan", "method", "arm", "steps", "set", "level", "protocol", "noise_seed"], ignore_index=True
     )
     return Results(summary, compare.gains(joined), speed, runs, curves, evaluations)
 
 
-def as_csv(frame: pd.DataFrame, decimals: dict[str, int | None]) -> str:
-    """Write a frame as CSV, its numbers with so many decimals; None writes what they are."""
+def as_csv(frame: pd.DataFrame) -> str:
+    """Write a frame as CSV, its numbers with `_DECIMALS` or, without such, as short as they are."""
     shown = frame.copy()
-    for name, places in decimals.items():
-        if places is not None or frame[name].dtype.kind == "f":
-            form = "{:g}" if places is None else f"{{:.{places}f}}"
-            shown[name] = ["" if pd.isna(value) else form.format(float(value)) for value in frame[name]]
+    for name in frame:
+        if name in _DECIMALS or frame[name].dtype.kind == "f":
+            form = f".{_DECIMALS[name]}f" if name in _DECIMALS else "g"
+            shown[name] = ["" if pd.isna(value) else format(float(value), form) for value in frame[name]]
     return shown.to_csv(index=False, lineterminator="\n")
 
 
@@ -133,7 +114,7 @@ def _check_complete(images: pd.DataFrame, evaluations: pd.DataFrame, out: Path) 
     found = images.groupby("evaluation").image.agg(["size", "nunique"]).reindex(evaluations.id, fill_value=0)
     for (number, count), expected in zip(found.iterrows(), evaluations.itertuples(), strict=True):
         if not count["size"] == count["nunique"] == expected.images:
-            raise rows.RowsError(
+            raise MdrnError(
                 f"{rows.rows_path(out, expected.plan)}: expected {expected.images} images of {expected.method} on "
                 f"{expected.set} (evaluation {number}), each once, got {count['size']} rows; restore the file"
             )
@@ -161,7 +142,7 @@ def _published() -> pd.DataFrame:
     """Return what others printed, as lines of the summary."""
     frame = pd.read_csv(FACTS / "published_psnr.csv")
     frame = frame.assign(plan=PUBLISHED, protocol="awgn", parameters=frame.params_m * 1e6, gmacs=frame.gmacs_256)
-    frame = frame.assign(method=frame.method, strategy="", arm="", size=frame.method, stages="", weights="")
+    frame = frame.assign(strategy="", arm="", size=frame.method, stages="", weights="")
     kept = ["plan", "method", "size", "arm", "set", "level", "protocol", "psnr", "parameters", "gmacs", "source"]
     return frame.assign(source=frame.year.astype(str) + ", " + frame.source)[kept]
 

@@ -19,8 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mdrn import metrics, noise
+from mdrn import metrics
 from mdrn.data import DATA_ROOT_VARIABLE, SUFFIXES, DataError, bsds500_excluded, read_uint8, sample_files
+from mdrn.noise import benchmark_noisy
 
 FACTS = Path(__file__).parent / "facts"
 TRAINING_SET = "BSDS500"
@@ -53,17 +54,12 @@ class Remote:
         return f"{self.repository}/raw/{self.revision}/{self.folder}/{self.file.format(name)}"
 
 
-def gaussian(clean: np.ndarray, level: float, protocol: str, seed: int) -> np.ndarray:
-    """Return the benchmark's noisy image, float32, see `mdrn.noise.benchmark_noisy`."""
-    return noise.benchmark_noisy(clean, level, protocol, seed)
-
-
 def gaussian_jpeg(clean: np.ndarray, level: float, protocol: str, seed: int) -> np.ndarray:
     """Return the noisy image after 8 bits and JPEG, 4:2:0: float32 in [0, 1]."""
     from PIL import Image
 
     stream = io.BytesIO()
-    noisy = metrics.to_uint8(noise.benchmark_noisy(clean, level, seed=seed))
+    noisy = metrics.to_uint8(benchmark_noisy(clean, level, seed=seed))
     Image.fromarray(noisy).save(stream, "JPEG", quality=JPEG_QUALITY)
     return np.asarray(Image.open(stream), dtype=np.float32) / 255.0
 
@@ -93,7 +89,7 @@ class TestSet:
     folder: str | None = None
     remote: Remote | None = None
     picks: Callable[[str], bool] = lambda name: True
-    noise: Callable[[np.ndarray, float, str, int], np.ndarray] | None = gaussian
+    noise: Callable[[np.ndarray, float, str, int], np.ndarray] | None = benchmark_noisy
     protocol: str | None = None
     levels: tuple[float | None, ...] = (15.0, 25.0, 50.0)
     by_default: bool = True
@@ -103,8 +99,6 @@ class TestSet:
 
 _BY_CAMERA = ("Canon5D2", "Canon600D", "NikonD800")
 _FFDNET = ("cszn/FFDNet", "e787f46")
-_BSD68 = Remote(*_FFDNET, "testsets/BSD68")
-_CBSD68 = Remote(*_FFDNET, "testsets/CBSD68")
 _URBAN100 = Remote(
     "jbhuang0604/SelfExSR",
     "8f6dd8c1d20cb7e8792a7177b4f6fd677633f598",
@@ -125,9 +119,9 @@ def _decides(name: str) -> bool:
 
 SETS: dict[str, TestSet] = {
     "Set12": TestSet("Set12, grey", 1, "Set12", Remote(*_FFDNET, "testsets/Set12")),
-    "BSD68": TestSet("BSD68, grey", 1, "BSD68", _BSD68, estimator=True),
+    "BSD68": TestSet("BSD68, grey", 1, "BSD68", Remote(*_FFDNET, "testsets/BSD68"), estimator=True),
     "Urban100": TestSet("Urban100, in grey", 1, "Urban100", _URBAN100, large=True),
-    "CBSD68": TestSet("CBSD68, RGB", 3, "CBSD68", _CBSD68),
+    "CBSD68": TestSet("CBSD68, RGB", 3, "CBSD68", Remote(*_FFDNET, "testsets/CBSD68")),
     "Urban100_rgb": TestSet("Urban100, RGB", 3, "Urban100", _URBAN100, large=True),
     "PolyU": TestSet("PolyU, real photographs", 3, picks=lambda name: name.startswith(_BY_CAMERA), **_CAMERA),
     "PolyU_decisions": TestSet("PolyU, crops for decisions", 3, picks=_decides, by_default=False, **_CAMERA),
@@ -199,11 +193,7 @@ def expected_bytes(folder: str = TRAINING_SET) -> dict[str, str]:
 
 
 def check_pixels(path: Path, folder: str, name: str) -> None:
-    """See that a file decodes to the pixels of a test image.
-
-    Raises:
-        DataError: if it does not.
-    """
+    """See that a file decodes to the pixels of a test image, and raise DataError if it does not."""
     mode, expected = expected_pixels(folder)[name]
     found = hashlib.sha256(read_uint8(path, 3 if mode == "RGB" else 1).tobytes()).hexdigest()
     if found != expected:
@@ -211,10 +201,9 @@ def check_pixels(path: Path, folder: str, name: str) -> None:
 
 
 def check_training(root: Path | None) -> None:
-    """See that BSDS500 is there, byte for byte; the images that test sets contain may be there too, nobody reads them.
+    """See that BSDS500 is there, byte for byte, and name all images that are wrong, missing or extra in a DataError.
 
-    Raises:
-        DataError: if an image is wrong, missing or extra; all are named.
+    The images that test sets contain may be there too; nobody reads them.
     """
     _verified_files(TRAINING_SET, _folder(TRAINING_SET, root), bsds500_excluded())
 
@@ -230,19 +219,14 @@ def _verified_files(folder: str, here: Path, ignored: frozenset[str] = frozenset
     """Return {name in facts: file} of a folder whose files are compared byte by byte."""
     expected = expected_bytes(folder)
     subfolders = any("/" in name for name in expected)
-    found = {
-        f"{p.parent.name}/{p.name}" if subfolders else p.name: p
-        for p in sorted(here.rglob("*"))
-        if p.suffix.lower() in SUFFIXES
+    files = (path for path in sorted(here.rglob("*")) if path.suffix.lower() in SUFFIXES)
+    found = {f"{path.parent.name}/{path.name}" if subfolders else path.name: path for path in files}
+    digests = {name: hashlib.sha256(found[name].read_bytes()).hexdigest() for name in expected if name in found}
+    faults = {
+        "wrong or corrupt": [name for name, digest in digests.items() if digest != expected[name]],
+        "missing": [name for name in expected if name not in found],
+        "extra": [name for name in found if name not in expected and name not in ignored],
     }
-    wrong = [
-        name
-        for name, path in found.items()
-        if name in expected and hashlib.sha256(path.read_bytes()).hexdigest() != expected[name]
-    ]
-    missing = [name for name in expected if name not in found]
-    extra = [name for name in found if name not in expected and name not in ignored]
-    faults = {"wrong or corrupt": wrong, "missing": missing, "extra": extra}
     if any(faults.values()):
         raise DataError(f"{here}: not the {folder} of the recipe: {_describe(faults)}; get those again")
     return {name: found[name] for name in expected}
@@ -254,11 +238,7 @@ def locate(folder: str, root: Path) -> Path | None:
 
 
 def is_there(name: str, root: Path | None) -> bool:
-    """Whether a set can be read: its folder is under the data root, or it needs none.
-
-    Raises:
-        DataError: if the data root itself is missing.
-    """
+    """Whether a set can be read: its folder is under the data root, which must be there, or it needs none."""
     folder = SETS[name].folder
     if folder is None or root is None:
         return folder is None
@@ -268,11 +248,7 @@ def is_there(name: str, root: Path | None) -> bool:
 
 
 def choose(root: Path | None, asked: list[str] | None) -> tuple[list[str], str]:
-    """Return the test sets to use, and a sentence on what was found where.
-
-    Raises:
-        DataError: if a set that was asked for is unknown or not there.
-    """
+    """Return the test sets to use, all that were asked for, and a sentence on what was found where."""
     for name in asked or []:
         if name not in SETS:
             raise DataError(f"--sets: expected some of {', '.join(SETS)}, got {name!r}")
@@ -325,7 +301,6 @@ def _list_with_datasets(folder: Path) -> list[Path]:
     """
     import datasets
 
-    shown = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
         with tempfile.TemporaryDirectory(prefix="mdrn-imagefolder-") as cache:
@@ -341,9 +316,6 @@ def _list_with_datasets(folder: Path) -> list[Path]:
     except (ValueError, FileNotFoundError, datasets.exceptions.DatasetsError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"{folder}: expected a folder of images, got none that `datasets` reads: {reason}") from error
-    finally:
-        if shown:
-            datasets.enable_progress_bars()
 
 
 def _verified_images(known: TestSet, folder: Path) -> dict[str, np.ndarray]:
@@ -364,7 +336,7 @@ def _verified_images(known: TestSet, folder: Path) -> dict[str, np.ndarray]:
         elif name in images:
             faults["extra"].append(f"{path.name} (a second {name})")
         else:
-            images[name] = pixels if known.channels == 3 or mode == "L" else _to_grey(pixels)
+            images[name] = pixels if known.channels == 3 or mode == "L" else read_uint8(path, 1)
     faulty = {Path(file).stem for file in faults["wrong pixels"] + faults["corrupt"]}
     faults["missing"] = [name for name in expected if name not in images and name not in faulty]
     if any(faults.values()):
@@ -372,16 +344,8 @@ def _verified_images(known: TestSet, folder: Path) -> dict[str, np.ndarray]:
     return {name: images[name] for name in expected}
 
 
-def _to_grey(image: np.ndarray) -> np.ndarray:
-    from PIL import Image
-
-    return np.asarray(Image.fromarray(image).convert("L"))
-
-
 def _describe(faults: dict[str, list[str]]) -> str:
-    parts = []
-    for kind, files in faults.items():
-        if files:
-            more = f" and {len(files) - _NAMED} more" if len(files) > _NAMED else ""
-            parts.append(f"{kind}: {', '.join(files[:_NAMED])}{more}")
-    return "; ".join(parts)
+    def named(files: list[str]) -> str:
+        return ", ".join(files[:_NAMED]) + (f" and {len(files) - _NAMED} more" if len(files) > _NAMED else "")
+
+    return "; ".join(f"{kind}: {named(files)}" for kind, files in faults.items() if files)

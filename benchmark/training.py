@@ -12,7 +12,6 @@ import json
 import multiprocessing
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import filelock
@@ -22,15 +21,11 @@ from benchmark import rows
 from benchmark.plan import POOLS, Run, duration, teacher_missing
 from mdrn import train
 from mdrn.checkpoint import SUFFIX, read_header
-from mdrn.data import PatchSource, data_root, fresh_batch, read_all, sample_files, training_files
+from mdrn.data import PatchSource, fresh_batch, read_all, sample_files
 from mdrn.denoiser import MdrnError
 from mdrn.files.writing import write_atomically
 
 _WARM_STEPS, _TIMED_STEPS = 2, 5
-
-
-class PlanError(MdrnError):
-    """A plan cannot be carried out; the message says what it lacks."""
 
 
 def train_one(run: Run, root: Path | None, device: str, threads: int | None = None, quiet: bool = False) -> Path:
@@ -39,24 +34,11 @@ def train_one(run: Run, root: Path | None, device: str, threads: int | None = No
         torch.set_num_threads(threads)
     with run.lock():
         if not run.finished:
-            pools = run.out / POOLS
-            _fill_pool(run, root, pools, quiet)
-            options = {"teacher": run.teacher, "pools": pools, "plan": run.plan, "validations": run.validations}
-            train.fit(run.config, run.folder, root=root, device=device, quiet=quiet, **options)
+            options = {"teacher": run.teacher, "pools": run.out / POOLS, "plan": run.plan}
+            options |= {"validations": run.validations, "root": root, "device": device, "quiet": quiet}
+            train.fit(run.config, run.folder, **options)
     keep_record(run)
     return run.weights
-
-
-def _fill_pool(run: Run, root: Path | None, pools: Path, quiet: bool) -> None:
-    """Make what the run lacks of stored draws and answers; one process at a time does so."""
-    if not run.config.pool:
-        return
-    pools.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(pools / ".lock"):
-        files = [path for name in run.config.data for path in training_files(name, data_root(root))]
-        images = read_all(files, run.config.model.channels, run.config.largest_cut)
-        source = PatchSource.from_images(images)
-        train.draws(run.config, source, train.load_guide(run.config, run.teacher), pools, quiet)
 
 
 def keep_record(run: Run) -> None:
@@ -113,7 +95,7 @@ def train_all(runs: list[Run], root: Path | None, device: str, jobs: int = 1, qu
     """Train what is missing: teachers first, then `jobs` runs at a time, those that others are at last.
 
     Raises:
-        PlanError: if a teacher is missing; nothing is trained.
+        MdrnError: if a teacher is missing; nothing is trained.
         TrainingError: if a run fails; the others' results are kept.
     """
     first, rest = in_order(runs)
@@ -133,30 +115,21 @@ def in_order(runs: list[Run]) -> tuple[list[Run], list[Run]]:
     """Return what is to be trained: teachers that others wait for, and the rest, in hand elsewhere last.
 
     Raises:
-        PlanError: if a teacher is missing.
+        MdrnError: if a teacher is missing.
     """
     for run in runs:
         if run.finished:
             keep_record(run)
     waiting = sorted((run for run in runs if not run.finished), key=_in_hand)
-    check_teachers(waiting, runs)
-    needed = {run.teacher for run in waiting}
-    first = [run for run in waiting if str(run.weights) in needed]
-    return first, [run for run in waiting if run not in first]
-
-
-def check_teachers(waiting: list[Run], runs: list[Run]) -> None:
-    """See that each run that is to be trained has its teacher, or that it is one of `runs`.
-
-    Raises:
-        PlanError: if not.
-    """
     for run in waiting:
         if teacher_missing(run, runs):
-            raise PlanError(
+            raise MdrnError(
                 f"{run.label}: its teacher {run.teacher} is neither released nor a file; train it (`--preset release "
                 "--only 'teacher*'`) or give --teacher FILE, or train --only '*.plain_*'"
             )
+    needed = {run.teacher for run in waiting}
+    first = [run for run in waiting if str(run.weights) in needed]
+    return first, [run for run in waiting if run not in first]
 
 
 def _in_hand(run: Run) -> bool:
@@ -172,7 +145,7 @@ def _in_hand(run: Run) -> bool:
 def describe(name: str, runs: list[Run], device: str, jobs: int) -> str:
     """Return a plan as text: every run, what it cost or will cost, and what is missing for it."""
     lines = [f"plan {name}: {len(runs)} runs, {sum(run.finished for run in runs)} done"]
-    step = _step_timer(device)
+    per_step: dict[tuple, float] = {}  # a step that reads stored answers takes about as long as a plain one
     spent = left = 0.0
     for run in runs:
         if run.finished:
@@ -186,29 +159,15 @@ def describe(name: str, runs: list[Run], device: str, jobs: int) -> str:
         else:
             done, steps = run.steps_done, run.config.steps
             state = f"at step {done} of {steps}" if done else f"missing, {steps} steps"
-            seconds = step(run) * (steps - done)
+            kind = (run.config.model, run.config.batch_size, run.config.patch_size)
+            if kind not in per_step:
+                per_step[kind] = seconds_per_step(run.config, device)
+            seconds = per_step[kind] * (steps - done)
             lines.append(f"  {run.label}: {state}, about {duration(seconds)}")
             left += seconds
     at_once = f", {jobs} runs at a time share the machine" if jobs > 1 else ""
     lines.append(f"  training: {duration(spent)} recorded; about {duration(left)} left, measured here{at_once}")
     return "\n".join(lines)
-
-
-def _step_timer(device: str) -> Callable[[Run], float]:
-    """Return what tells the seconds that a step of a run takes here: measured once for each kind, without a teacher.
-
-    A step that reads stored answers takes about as long as a plain one.
-    """
-    measured: dict[str, float] = {}
-
-    def seconds(run: Run) -> float:
-        config = run.config
-        key = rows.short_hash([dataclasses.asdict(config.model), config.batch_size, config.patch_size])
-        if key not in measured:
-            measured[key] = seconds_per_step(config, device)
-        return measured[key]
-
-    return seconds
 
 
 def seconds_per_step(config: train.TrainConfig, device: str) -> float:

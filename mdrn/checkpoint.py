@@ -34,24 +34,9 @@ SUFFIX = ".safetensors"
 ARCHITECTURES = {"mdrn": ModelConfig, "teacher": TeacherConfig}
 METADATA_KEY = "mdrn"  # one metadata key: safetensors does not keep the order of several
 _MAX_BYTES, _MAX_HEADER_BYTES = 256 * 2**20, 2**20
-_OPTIONAL: dict[str, Any] = {
-    "architecture": "mdrn",
-    "sha256": "",
-    "plan": "",
-    "device": "",
-    "steps": 0,
-    "validation": {},
-}
-_JSON_TYPES: dict[str, type] = {
-    "id": str,
-    "architecture": str,
-    "model": dict,
-    "noise_level": list,
-    "strategy": str,
-    "seed": int,
-}
-_JSON_TYPES |= {"patches": int, "recipe": dict, "data": dict, "git": str, "torch": str, "sha256": str}
-_JSON_TYPES |= {name: type(value) for name, value in _OPTIONAL.items()}
+_JSON_TYPES: dict[str, type] = {"noise_level": list} | dict.fromkeys(("seed", "patches", "steps"), int)
+_JSON_TYPES |= dict.fromkeys(("model", "recipe", "data", "validation"), dict)
+_JSON_TYPES |= dict.fromkeys(("id", "strategy", "git", "torch", "architecture", "sha256", "plan", "device"), str)
 
 
 class CheckpointError(MdrnError):
@@ -109,16 +94,11 @@ def tensors_sha256(tensors: Mapping[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-def write_weights(path: Path, model: nn.Module, header: Header) -> Header:
-    """Write a network's state in half precision with its header; the same state and header give the same bytes.
-
-    Returns:
-        The header as written, with its SHA-256.
-    """
+def write_weights(path: Path, model: nn.Module, header: Header) -> None:
+    """Write a network's state in half precision with its header; the same state and header give the same bytes."""
     tensors = {name: tensor.detach().half().cpu().contiguous() for name, tensor in model.state_dict().items()}
     header = dataclasses.replace(header, sha256=tensors_sha256(tensors))
     write_atomically(path, save(tensors, metadata={METADATA_KEY: header_text(header)}))
-    return header
 
 
 def header_text(header: Header) -> str:
@@ -136,20 +116,19 @@ def parse_header(text: str) -> Header:
         fields: Any = json.loads(text)
         if not isinstance(fields, dict) or fields.pop("format", None) != FORMAT:
             raise CheckpointError(f"expected a weights file of this project ({FORMAT}), got another kind")
-        fields = _OPTIONAL | fields
-        for name, kind in _JSON_TYPES.items():
-            _expect(type(fields.get(name)) is kind, name, fields.get(name))
+        for name, value in fields.items():
+            _expect(type(value) is _JSON_TYPES.get(name), name, value)
         said = [*(value for value in fields.values() if isinstance(value, str)), *fields["data"].values()]
         for value in [*said, str(fields["recipe"].get("version"))]:
             _expect(isinstance(value, str) and value.isprintable() and len(value) <= 1000, "text", value)
         _expect(re.fullmatch(r"[\w.+-]{1,100}", fields["id"]), "id", fields["id"])
-        for name in ("patches", "steps"):
+        for name in fields.keys() & {"patches", "steps"}:
             _expect(0 <= fields[name] < 2**63, name, fields[name])
-        for level, psnr in fields["validation"].items():
+        for level, psnr in fields.get("validation", {}).items():
             _expect(type(psnr) is float and 0 <= psnr < 200 and len(level) < 20, "validation", psnr)
         low, high = fields["noise_level"] = tuple(float(level) for level in fields["noise_level"])
         _expect(0 <= low <= high <= MAX_NOISE_LEVEL, "noise_level", (low, high))
-        config = ARCHITECTURES[fields["architecture"]]
+        config = ARCHITECTURES[fields.get("architecture", "mdrn")]
         defaults = json.loads(json.dumps(dataclasses.asdict(config())))
         _expect(fields["model"].keys() <= defaults.keys(), "model", fields["model"])
         for name, value in fields["model"].items():

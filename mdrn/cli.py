@@ -21,7 +21,8 @@ exit codes:
   2    wrong options, or some images failed: one line each on stderr; the others are done
   130  interrupted; files are written whole or not at all: run the command again to do the rest
 """
-_EXTRAS = {"timm": "train", "skimage": "train", "onnx": "onnx", "onnxruntime": "onnx", "onnxscript": "onnx"}
+_EXTRAS = dict.fromkeys(("timm", "skimage", "filelock"), "train")
+_EXTRAS |= dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "onnx")
 _EXAMPLES = """\
 examples:
   mdrn denoise photo.jpg                         writes photo_denoised.jpg; the noise level is estimated
@@ -91,7 +92,6 @@ def _parser() -> argparse.ArgumentParser:
 
     export = commands.add_parser("export", help="export a network to ONNX, for any image size")
     export.add_argument("model", help="short name, released id or weights file")
-    export.add_argument("--format", choices=("onnx",), default="onnx", help="default: onnx")
     export.add_argument("-o", "--output", type=Path, help="default: ID.onnx in the current folder")
     export.add_argument("--overwrite", action="store_true", help="replace an existing file")
     export.set_defaults(run=_export)
@@ -109,38 +109,39 @@ def _add_denoise(commands: argparse._SubParsersAction) -> None:
         "Each file keeps its format, bit depth, colour description and metadata; one line says what could not be kept.",
         epilog=f"{_EXAMPLES}\n{EXIT_CODES}",
     )
-    parser.add_argument("input", nargs="+", help="image files or folders, or - for standard input")
-    parser.add_argument(
+    add = parser.add_argument
+    add("input", nargs="+", help="image files or folders, or - for standard input")
+    add(
         "-o",
         "--output",
         help="output file for one image, else a folder; required for folders; - for standard output, in the input's "
         "format (default: NAME_denoised next to the image)",
     )
-    parser.add_argument("--recursive", action="store_true", help="include subfolders, and keep their structure")
-    parser.add_argument(
+    add("--recursive", action="store_true", help="include subfolders, and keep their structure")
+    add(
         "--overwrite",
         action="store_true",
         help="replace existing files, even the input; by default finished files are skipped when there are several",
     )
-    parser.add_argument(
+    add(
         "--noise-level",
         type=_noise_level,
         metavar="auto|0-75",
         help="how noisy the images are: standard deviation on the 0-255 scale (default: auto, which estimates it)",
     )
-    parser.add_argument(
+    add(
         "--strength",
         type=float,
         default=1.0,
         metavar="0-2",
         help="0: unchanged, 0.5: half the effect, 1: full effect (default); above 1 multiplies the noise level",
     )
-    parser.add_argument(
+    add(
         "--model",
         help="short name such as mdrn_tiny, id from `mdrn info`, weights or ONNX file (default: fits the image)",
     )
-    parser.add_argument("--runtime", choices=("torch", "onnx"), help="default: onnx for an ONNX file, else torch")
-    parser.add_argument(
+    add("--runtime", choices=("torch", "onnx"), help="default: onnx for an ONNX file, else torch")
+    add(
         "--depth",
         type=int,
         choices=(8, 16),
@@ -149,8 +150,8 @@ def _add_denoise(commands: argparse._SubParsersAction) -> None:
     metadata = parser.add_mutually_exclusive_group()
     metadata.add_argument("--keep-metadata", action="store_true", help="keep EXIF, XMP, text and resolution (default)")
     metadata.add_argument("--strip", action="store_true", help="remove metadata except the colour description")
-    parser.add_argument("--tile", type=int, metavar="PIXELS", help="side of tiles (default: chosen to fit memory)")
-    parser.add_argument("--device", default="cpu", help="cpu (default), or cuda or cuda:1 for a GPU")
+    add("--tile", type=int, metavar="PIXELS", help="side of tiles (default: chosen to fit memory)")
+    add("--device", default="cpu", help="cpu (default), or cuda or cuda:1 for a GPU")
     parser.set_defaults(run=_denoise)
 
 
@@ -171,11 +172,8 @@ def _add_training_options(parser: argparse.ArgumentParser) -> None:
     for field in dataclasses.fields(TrainConfig):
         if types[field.name] in kinds:
             default = field.default
-            default = (
-                "-".join(f"{value:g}" if isinstance(value, float) else value for value in default)
-                if isinstance(default, tuple)
-                else default
-            )
+            if isinstance(default, tuple):
+                default = "-".join(f"{value:g}" if isinstance(value, float) else value for value in default)
             said = " ".join(explained[field.name].split()).removesuffix(".").replace("%", "%%")
             said += "" if default is None else f" (default: {default})"
             parser.add_argument(f"--{field.name.replace('_', '-')}", help=said, **kinds[types[field.name]])
@@ -206,33 +204,12 @@ def _noise_range(text: str) -> tuple[float, float]:
         raise argparse.ArgumentTypeError(f"expected a level (25) or a range (0-75), got {text!r}") from error
 
 
-def _check_device(name: str) -> str:
-    """Return the name of a device that PyTorch can use here.
-
-    Raises:
-        MdrnError: if it cannot.
-    """
-    import torch
-
-    from mdrn.denoiser import MdrnError
-
-    kind, _, number = name.partition(":")
-    if kind not in ("cpu", "cuda") or number and not number.isdigit():
-        raise MdrnError(f"--device: expected cpu, cuda or cuda:1, got {name}")
-    if kind == "cpu":
-        return name
-    module = getattr(torch, kind, None)
-    there = module.device_count() if module and module.is_available() else 0
-    if int(number or 0) >= there:
-        raise MdrnError(f"--device: expected a device that is there, got {name}, and PyTorch finds {there}; use cpu")
-    return name
-
-
 def _denoise(options: argparse.Namespace) -> int:
     from mdrn import cli_denoise
+    from mdrn.denoiser import check_device
     from mdrn.inference import reuse_freed_memory
 
-    _check_device(options.device)
+    check_device(options.device)
     reuse_freed_memory()
     return cli_denoise.run(options, fail)
 
@@ -280,13 +257,14 @@ def _train(options: argparse.Namespace) -> int:
 
     import torch
 
+    from mdrn.denoiser import check_device
     from mdrn.inference import reuse_freed_memory
     from mdrn.train import TrainConfig, fit
 
     reuse_freed_memory()
     if options.threads:
         torch.set_num_threads(options.threads)
-    device = _check_device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = check_device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     given = {field.name: getattr(options, field.name, None) for field in dataclasses.fields(TrainConfig)}
     if options.minutes and options.steps is None:
         given["steps"] = 10_000_000

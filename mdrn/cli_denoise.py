@@ -20,25 +20,14 @@ from pathlib import Path
 
 import numpy as np
 
-from mdrn import checkpoint, export, inference
-from mdrn.files import (
-    ALSO_READ,
-    SUFFIXES,
-    ImageFile,
-    Pages,
-    check_target,
-    encode_pages,
-    format_of,
-    open_pages,
-    write_pages,
-)
+from mdrn import checkpoint, export, files, inference
 from mdrn.files.formats import to_depth
 
 PIPE = "-"
 _BAR = "{desc}{percentage:3.0f}% |{bar}| {elapsed} passed, {remaining} left"
 _NAME_SHOWN = 24  # characters, so that the time left has room
 _EXPECTED = (ValueError, OSError, RuntimeError, MemoryError)
-_READ = (*SUFFIXES, *ALSO_READ)
+_READ = (*files.SUFFIXES, *files.ALSO_READ)
 _DONE = "_denoised"
 _BITS = {"uint8": "8 bit", "uint16": "16 bit", "float32": "32-bit float"}
 
@@ -184,10 +173,10 @@ def _plan(options: argparse.Namespace) -> _Plan:
 
 def _result(source: Path, target: Path) -> Path:
     """Return a result's name, with a suffix that fits what the source is whatever its own suffix says."""
-    kind = format_of(source)
-    if kind is None or SUFFIXES.get(target.suffix.lower()) == kind:
+    kind = files.format_of(source)
+    if kind is None or files.SUFFIXES.get(target.suffix.lower()) == kind:
         return target
-    suffix = next(suffix for suffix, format in SUFFIXES.items() if format == kind)
+    suffix = next(suffix for suffix, format in files.SUFFIXES.items() if format == kind)
     named = source.with_suffix(suffix)
     return target.with_name(target.name + suffix) if named != source and named.exists() else target.with_suffix(suffix)
 
@@ -216,7 +205,7 @@ def _plan_folder(folder: Path, output: Path | None, recursive: bool, plan: _Plan
 
 def _check_targets(jobs: list[_Job], folder: Path | None) -> None:
     """Raise ValueError if one result would replace another, or an input that is not its own."""
-    if folder is not None and (folder.is_file() or folder.suffix.lower() in SUFFIXES):
+    if folder is not None and (folder.is_file() or folder.suffix.lower() in files.SUFFIXES):
         raise ValueError(f"{folder}: expected a folder for the results of {len(jobs)} images; name one with --output")
     sources = {Path(os.path.abspath(job.source)) for job in jobs}
     seen = set()
@@ -234,7 +223,7 @@ def _check_targets(jobs: list[_Job], folder: Path | None) -> None:
 def _denoise(job: _Job, options: argparse.Namespace, show: Callable[[float], None]) -> str:
     """Do one job and return the line that says so; the input is looked at before the output's name."""
     with _interrupts_wait():
-        pages = open_pages(job.source or sys.stdin.buffer.read())
+        pages = files.open_pages(job.source or sys.stdin.buffer.read())
     restored, done = [], []
     reader = iter(pages)
     for index in range(len(pages)):
@@ -243,7 +232,7 @@ def _denoise(job: _Job, options: argparse.Namespace, show: Callable[[float], Non
         if job.target and not index:
             if job.target.exists() and not options.overwrite:
                 raise ValueError(f"{job.target}: exists already; add --overwrite to replace it")
-            check_target(job.target, page, len(pages), overwrite=options.overwrite, depth=options.depth)
+            files.check_target(job.target, page, len(pages), overwrite=options.overwrite, depth=options.depth)
 
         def progress(part: int, total: int, before: int = index) -> None:
             show((before + part / total) / len(pages))
@@ -256,18 +245,18 @@ def _denoise(job: _Job, options: argparse.Namespace, show: Callable[[float], Non
     return _record(job, done, restored)
 
 
-def _say_what_changed(job: _Job, pages: Pages) -> None:
+def _say_what_changed(job: _Job, pages: files.Pages) -> None:
     kind, result = pages.kind, job.target or f"a {pages.format.upper()} file"
     suffix = job.source.suffix.lower() if job.source else ""
     if kind == "heif":
         warnings.warn(f"AVIF and HEIC are read but not written; the result is {result}", stacklevel=2)
-    elif suffix in ALSO_READ or SUFFIXES.get(suffix, kind) != kind:
+    elif suffix in files.ALSO_READ or files.SUFFIXES.get(suffix, kind) != kind:
         warnings.warn(f"is a {kind.upper()} file, whatever its name says; the result is {result}", stacklevel=2)
 
 
 def _restore(
-    page: ImageFile, options: argparse.Namespace, progress: Callable[[int, int], None]
-) -> tuple[ImageFile, inference.Restoration]:
+    page: files.ImageFile, options: argparse.Namespace, progress: Callable[[int, int], None]
+) -> tuple[files.ImageFile, inference.Restoration]:
     """Return the page with its image restored; a channel that is neither colour nor transparency stays as it is."""
     pixels = to_depth(page.pixels, 16) if options.depth == 16 else page.pixels  # first, so that the depth is real
     image = pixels if page.alpha else pixels[..., 0] if pixels.shape[2] == 2 else pixels[..., :3]
@@ -284,19 +273,19 @@ def _restore(
     return dataclasses.replace(page, pixels=restored), result
 
 
-def _write(job: _Job, pages: list[ImageFile], format: str, options: argparse.Namespace) -> None:
+def _write(job: _Job, pages: list[files.ImageFile], format: str, options: argparse.Namespace) -> None:
     pixels = [page.pixels for page in pages]
     how = {"keep_metadata": not options.strip, "depth": options.depth}
     with _interrupts_wait():
         if job.target:
-            write_pages(job.target, pixels, pages, overwrite=options.overwrite, **how)
+            files.write_pages(job.target, pixels, pages, overwrite=options.overwrite, **how)
             return
-        data = encode_pages(pixels, format, pages, **how)
+        data = files.encode_pages(pixels, format, pages, **how)
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
 
 
-def _record(job: _Job, pages: list[ImageFile], restored: list[inference.Restoration]) -> str:
+def _record(job: _Job, pages: list[files.ImageFile], restored: list[inference.Restoration]) -> str:
     height, width = pages[0].pixels.shape[:2]
     count = f"{len(pages)} pages, the first " if len(pages) > 1 else ""
     levels = [f"{result.noise_level:.1f}" for result in sorted(restored, key=lambda result: result.noise_level)]

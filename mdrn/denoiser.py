@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -47,12 +48,19 @@ class Denoiser(Protocol):
     def __call__(self, noisy: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor: ...
 
 
-def check_noisy(noisy: torch.Tensor, channels: int) -> None:
-    """See that `noisy` is (B, channels, H, W).
+def check_device(name: str) -> str:
+    """Return the name of a device, 'cpu', 'cuda' or 'cuda:1'; raise MdrnError unless PyTorch finds it here."""
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or number and not number.isdigit():
+        raise MdrnError(f"--device: expected cpu, cuda or cuda:1, got {name}")
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if kind == "cuda" and int(number or 0) >= there:
+        raise MdrnError(f"--device: expected a device that is there, got {name}, and PyTorch finds {there}; use cpu")
+    return name
 
-    Raises:
-        MdrnError: if it is not.
-    """
+
+def check_noisy(noisy: torch.Tensor, channels: int) -> None:
+    """Raise MdrnError unless `noisy` is (B, channels, H, W)."""
     if noisy.ndim != 4 or noisy.shape[1] != channels:
         raise MdrnError(f"noisy: expected (B, {channels}, H, W), got {tuple(noisy.shape)}")
 
@@ -154,6 +162,22 @@ def pad_to_multiple(x: torch.Tensor, multiple: int) -> torch.Tensor:
             index = torch.arange(target, device=x.device) % period
             x = x.index_select(dim, torch.where(index < size, index, period - index))
     return x
+
+
+def reach(entry: int, stages: Sequence[tuple[tuple[int, ...], tuple[int, ...]]], block: int) -> int:
+    """Return the pixels of context beyond an aligned tile's edge that can change a network's result in the tile.
+
+    Args:
+        entry: pixel-unshuffle factor of the head; head and tail are 3x3 convolutions.
+        stages: first to last, the blocks at each scale on the way down and on the way up, finest first.
+        block: a block's own reach, in cells of its scale.
+    """
+    radius = entry  # of the tail; walked backwards from the output
+    for down, up in reversed(stages):
+        scales = [entry << index for index in range(len(down))]
+        for scale, blocks in [*zip(scales, up, strict=False), *zip(reversed(scales), reversed(down), strict=True)]:
+            radius = -(-radius // scale) * scale + blocks * block * scale
+    return radius + entry  # and the head
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -308,12 +308,10 @@ class Distilled(nn.Module):
             terms[f"{view.name}.output"] = output.detach()
             if config.feature_weight:
                 pairs = zip(self.matches, self.projections[view.name], strict=True)
-                distances = [
-                    (project(features[ours]) - guides[theirs]).abs().mean() for (ours, theirs), project in pairs
-                ]
-                terms[f"{view.name}.features"] = torch.stack(distances).mean()
-                loss = loss + feature_weight * terms[f"{view.name}.features"]
-                terms[f"{view.name}.features"] = terms[f"{view.name}.features"].detach()
+                apart = [(project(features[ours]) - guides[theirs]).abs().mean() for (ours, theirs), project in pairs]
+                matched = torch.stack(apart).mean()
+                loss = loss + feature_weight * matched
+                terms[f"{view.name}.features"] = matched.detach()
         return terms | {"loss": loss}
 
 

@@ -24,10 +24,10 @@ _CARD = """---
 {data}
 ---
 
-# {id}
+# {header.id}
 
 A lightweight progressive denoiser for {colours} images: {parameters:,} parameters, {stages}. Trained for
-{levels} (standard deviation on the 8-bit scale) with the strategy `{strategy}`.
+{levels} (standard deviation on the 8-bit scale) with the strategy `{header.strategy}`.
 
 An independent implementation of the *abstract* of Li et al., "Multiple Degradation and Reconstruction Network for
 Single Image Denoising via Knowledge Distillation" (CVPR Workshops 2022,
@@ -42,7 +42,7 @@ from mdrn import hub
 
 network = hub.load("{repo}")
 restored = mdrn.denoise(image, noise_level={example}, model=network)  # NumPy, 8 bit, 16 bit or float
-restored = network(noisy, sigma={example} / 255)  # torch, (B, {channels}, H, W) in [0, 1] units
+restored = network(noisy, sigma={example} / 255)  # torch, (B, {config.channels}, H, W) in [0, 1] units
 ```
 
 `mdrn denoise photo.png --model {weights}` does the same from the command line. Everything that rebuilds the
@@ -54,8 +54,9 @@ network is in the header of `{weights}`.
 
 ## Training and limits
 
-{patches:,} patches of `{data_sets}`, recipe `{recipe}`, seed {seed}, code {git}; SHA-256 of the tensors `{sha256}`.
-Made for white Gaussian noise: real sensor noise after a camera's processing, JPEG artefacts and blur are not.
+{header.patches:,} patches of `{data_sets}`, recipe `{recipe}`, seed {header.seed}, code {header.git};
+SHA-256 of the tensors `{header.sha256}`. Made for white Gaussian noise: real sensor noise after a camera's
+processing, JPEG artefacts and blur are not.
 """
 
 
@@ -121,15 +122,7 @@ def load(folder_or_repo: str | Path, revision: str | None = None, device: str = 
 def push(
     network: MDRN, repo: str, scores: Sequence[Score] = (), private: bool = False, message: str = "Upload network"
 ) -> str:
-    """Upload a network's file and card to the Hub; return the address of the commit.
-
-    Args:
-        network: see `save`.
-        repo: 'user/name'; made if it is not there.
-        scores: see `save`.
-        private: whether a new repository is private.
-        message: of the commit.
-    """
+    """Upload what `save` writes to 'user/name' on the Hub, made if it is not there; return the commit's address."""
     api = HfApi()
     target = api.create_repo(repo, private=private, exist_ok=True).repo_id
     with tempfile.TemporaryDirectory(prefix="mdrn-hub-") as folder:
@@ -156,23 +149,18 @@ def model_card(network: MDRN, scores: Sequence[Score] = (), repo: str | None = N
     return ModelCard(
         _CARD.format(
             data=data.to_yaml(),
-            id=header.id,
+            header=header,
+            config=config,
             colours="grey" if config.channels == 1 else "RGB",
-            channels=config.channels,
             parameters=count_parameters(network),
             stages=f"{stages} stage{'s' * (stages > 1)}",
             levels=f"noise level {low:g}" if low == high else f"noise levels {low:g} to {high:g}",
             example=f"{min(max(25.0, low), high):g}",
-            strategy=header.strategy,
             repo=repo or header.id,
             weights=WEIGHTS_NAME,
             results=_table(scores) if scores else "None were given.",
-            patches=header.patches,
             data_sets=header.data.get("sets", "unknown"),
             recipe=header.recipe.get("version", "unknown"),
-            seed=header.seed,
-            git=header.git,
-            sha256=header.sha256,
         )
     )
 

@@ -109,14 +109,7 @@ def denoise(
         (37, 31)
     """
     restoration = restore(
-        image,
-        noise_level,
-        model,
-        strength,
-        white_level=white_level,
-        tile=tile,
-        device=device,
-        progress=progress,
+        image, noise_level, model, strength, white_level=white_level, tile=tile, device=device, progress=progress
     )
     if restoration.per_channel:
         warnings.warn(f"{restoration.model} is a grey network: colour was restored channel by channel", stacklevel=2)
@@ -135,21 +128,9 @@ def restore(
     progress: Callable[[int, int], None] | None = None,
     stages: bool = False,
 ) -> Restoration:
-    """Remove noise from an image and say what was done.
+    """Remove noise from an image and say what was done: `denoise`, with the same arguments, in detail.
 
-    Args:
-        image: as in `denoise`; the result is an array also for Pillow's images.
-        noise_level: as in `denoise`.
-        model: as in `denoise`.
-        strength: as in `denoise`.
-        white_level: as in `denoise`.
-        tile: as in `denoise`.
-        device: as in `denoise`.
-        progress: as in `denoise`.
-        stages: whether to return the image after each stage too.
-
-    Raises:
-        MdrnError: if an argument does not fit.
+    The result is an array also for Pillow's images; `stages` says whether to return the image after each stage too.
     """
     began = time.perf_counter()
     image = _as_array(image)
@@ -271,7 +252,7 @@ def _levels(
     """Return levels (1, 1), for equal parts of the image, or for each pixel; and whether they were estimated."""
     low, high = _range(network)
     if noise_level is None and low < high:
-        whole, parts = estimate.estimate_level(image, _coarseness(network), white)
+        whole, parts = estimate.estimate_level(image, white=white)
         return np.clip(np.array([[whole]]) if parts is None else parts, low, high), True
     if isinstance(noise_level, np.ndarray) and noise_level.ndim:
         if noise_level.shape != image.shape[:2]:
@@ -289,18 +270,13 @@ def _levels(
     return levels, False
 
 
-def _coarseness(network: Denoiser) -> float:
-    photo = _name(network).startswith("photo")  # which are told `camera.white_level` in training
-    return 1.0 if photo else estimate.COARSENESS
-
-
 def _sigma(levels: np.ndarray, shape: tuple[int, int], crop: tuple[slice, slice]) -> float | np.ndarray:
     """Return sigma in a crop of an image of this shape: a number, or (h, w) between the levels of parts or pixels."""
     if levels.size == 1:
         return noise.to_sigma(float(levels.item()))
     if levels.shape == shape:
         return levels[crop] / 255.0
-    weights = []
+    weights = []  # of each part for each row and each column
     for size, count, part in zip(shape, levels.shape, crop, strict=True):
         place = ((np.arange(part.start, part.stop) + 0.5) * count / size - 0.5).clip(0, count - 1)
         weights.append(np.maximum(0.0, 1.0 - np.abs(place[:, None] - np.arange(count))))

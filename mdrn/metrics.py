@@ -75,21 +75,12 @@ def ssim(restored: np.ndarray, clean: np.ndarray) -> float:
     _check_pair(restored, clean)
     if min(clean.shape[:2]) < 11:
         raise MdrnError(f"expected at least 11x11 pixels for SSIM, got {clean.shape[0]}x{clean.shape[1]}")
-    return float(
-        structural_similarity(
-            restored,
-            clean,
-            data_range=255,
-            gaussian_weights=True,
-            sigma=1.5,
-            use_sample_covariance=False,
-            channel_axis=-1 if clean.ndim == 3 else None,
-        )
-    )
+    options = {"data_range": 255, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    return float(structural_similarity(restored, clean, channel_axis=-1 if clean.ndim == 3 else None, **options))
 
 
-@functools.lru_cache(maxsize=2)
-def _lpips_network(trunk: str):
+@functools.cache
+def _lpips_network():
     import contextlib
     import io
     import warnings
@@ -98,28 +89,24 @@ def _lpips_network(trunk: str):
 
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
-        return lpips.LPIPS(net=trunk, verbose=False).eval()
+        return lpips.LPIPS(net="alex", verbose=False).eval()
 
 
-_TRUNK_FILES = {"alex": "alexnet-owt-7be5be79.pth", "squeeze": "squeezenet1_1-b8a52dc0.pth"}
-
-
-def lpips_available(trunk: str = "alex") -> bool:
+def lpips_available() -> bool:
     """Whether LPIPS can be computed without a download: its trunk's weights lie under TORCH_HOME."""
     import torch
 
-    return os.path.exists(os.path.join(torch.hub.get_dir(), "checkpoints", _TRUNK_FILES[trunk]))
+    return os.path.exists(os.path.join(torch.hub.get_dir(), "checkpoints", "alexnet-owt-7be5be79.pth"))
 
 
-def lpips(restored: np.ndarray, clean: np.ndarray, trunk: str = "alex") -> float:
-    """Learned perceptual distance (LPIPS v0.1); lower is closer. Grey images are repeated to three channels.
+def lpips(restored: np.ndarray, clean: np.ndarray) -> float:
+    """Learned perceptual distance (LPIPS v0.1, AlexNet); lower is closer. Grey images are repeated to three channels.
 
     The trunk's weights come from TORCH_HOME, or are downloaded by torchvision on first use.
 
     Args:
         restored: (H, W) or (H, W, 3), uint8.
         clean: same shape, uint8.
-        trunk: 'alex' or 'squeeze'.
 
     Reference:
         Zhang et al., CVPR 2018; the `lpips` package.
@@ -133,4 +120,4 @@ def lpips(restored: np.ndarray, clean: np.ndarray, trunk: str = "alex") -> float
         return torch.from_numpy(rgb.astype(np.float32)).permute(2, 0, 1)[None] / 127.5 - 1.0
 
     with torch.inference_mode():
-        return float(_lpips_network(trunk)(as_tensor(restored), as_tensor(clean)))
+        return float(_lpips_network()(as_tensor(restored), as_tensor(clean)))

@@ -6,13 +6,12 @@ It obeys the contract of `mdrn.denoiser`.
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any
 
 import torch
 from torch import nn
 
-from mdrn.denoiser import MdrnError, check_noisy, corrected, enter, sigma_map
+from mdrn.denoiser import MdrnError, check_noisy, corrected, enter, reach, sigma_map
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,13 +183,7 @@ class MDRN(nn.Module):
     @property
     def receptive_field_radius(self) -> int:
         """Pixels of context beyond an aligned tile's edge that can change the tile's result."""
-        scales = [self.config.entry << i for i in range(len(self.config.widths))]
-        reach = scales[0]  # of the tail; walked backwards from the output
-        for stage in reversed(self.config.stages):
-            up, down = zip(scales, stage.up, strict=False), list(zip(scales, stage.down, strict=True))
-            for scale, blocks in [*up, *reversed(down)]:
-                reach = math.ceil(reach / scale) * scale + 2 * blocks * scale
-        return reach + scales[0]  # and the head
+        return reach(self.config.entry, [(stage.down, stage.up) for stage in self.config.stages], block=2)
 
     def forward(self, noisy: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
         return self._run(noisy, sigma, every_stage=False)[0][-1]

@@ -20,17 +20,8 @@ def to_sigma(noise_level: float) -> float:
     return noise_level / 255.0
 
 
-def to_noise_level(sigma: float) -> float:
-    """Convert a standard deviation in [0, 1] units (0.098) to a noise level on the 8-bit scale (25)."""
-    return sigma * 255.0
-
-
 def check_noise_level(noise_level: object) -> float:
-    """Return `noise_level` as a float if it is a number from 0 to 75.
-
-    Raises:
-        MdrnError: if it is not.
-    """
+    """Return `noise_level` as a float; raise MdrnError unless it is a number from 0 to 75."""
     try:
         level = float(noise_level)  # type: ignore[arg-type]
     except (TypeError, ValueError):

@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import filelock
 import numpy as np
 import torch
 
@@ -70,7 +71,7 @@ class Pool:
     def fill(
         self, answers: Mapping[str, Answer], progress: Callable[[int, int], None] = lambda done, total: None
     ) -> None:
-        """Make what is missing of the draws and of a teacher's answers to them.
+        """Make what is missing of the draws and of a teacher's answers to them; one process does so while others wait.
 
         Args:
             answers: key -> what gives the answers (B, C, P, P) to a batch.
@@ -79,16 +80,17 @@ class Pool:
         shape = (self.draws, self.channels, self.size, self.size)
         kinds = {"clean": np.uint8, "noisy": np.float16, "corners": np.float32} | dict.fromkeys(answers, np.float16)
         self.folder.mkdir(parents=True, exist_ok=True)
-        for name, kind in kinds.items():
-            path = self._path(name)
-            if not path.exists():
-                whole = (self.draws, 1, 2, 2) if name == "corners" else shape
-                np.lib.format.open_memmap(path.with_suffix(".tmp"), "w+", kind, whole).flush()
-                os.replace(path.with_suffix(".tmp"), path)
-        arrays = {name: np.load(self._path(name), mmap_mode="r+") for name in kinds}
-        self._fill_from("draws", self._make_draws, arrays, progress)
-        for key, answer in answers.items():
-            self._fill_from(key, functools.partial(self._make_answers, key, answer), arrays, progress)
+        with filelock.FileLock(self.folder / ".lock"):
+            for name, kind in kinds.items():
+                path = self._path(name)
+                if not path.exists():
+                    whole = (self.draws, 1, 2, 2) if name == "corners" else shape
+                    np.lib.format.open_memmap(path.with_suffix(".tmp"), "w+", kind, whole).flush()
+                    os.replace(path.with_suffix(".tmp"), path)
+            arrays = {name: np.load(self._path(name), mmap_mode="r+") for name in kinds}
+            self._fill_from("draws", self._make_draws, arrays, progress)
+            for key, answer in answers.items():
+                self._fill_from(key, functools.partial(self._make_answers, key, answer), arrays, progress)
         self._open = {name: np.load(self._path(name), mmap_mode="r") for name in kinds}
 
     def _path(self, name: str) -> Path:
@@ -145,6 +147,15 @@ class Pool:
         """Return how many patches of `size` a run can see before one would repeat."""
         return self.draws * (self.size // size) ** 2 * self._SYMMETRIES
 
+    def check(self, last: int, size: int, used: int = 0) -> None:
+        """See that a run can have patch number `last` of `size`, with `used` as in `batch`.
+
+        Raises:
+            DataError: if it would be one that the run has seen.
+        """
+        if used + last // self.draws // (self.size // size) ** 2 >= self._SYMMETRIES:
+            raise DataError(f"pool: {self.draws} draws are too few for a run of this length; expected a larger pool")
+
     def batch(self, seed: int, first: int, count: int, size: int, keys: list[str], used: int = 0) -> Batch:
         """Return patches `first` to `first + count` in the order of a seed.
 
@@ -162,8 +173,7 @@ class Pool:
         cells = self.size // size
         numbers = range(first, first + count)
         rounds = [divmod(number // self.draws, cells**2) for number in numbers]
-        if used + rounds[-1][0] >= self._SYMMETRIES:
-            raise DataError(f"pool: {self.draws} draws are too few for a run of this length; expected a larger pool")
+        self.check(numbers[-1], size, used)
         stacks: dict[str, list[np.ndarray]] = {name: [] for name in ("clean", "noisy", *keys)}
         corners, maps = [], []
         for number, (turn, cell) in zip(numbers, rounds, strict=True):

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mdrn.denoiser import MdrnError, check_noisy, corrected, enter, sigma_map
+from mdrn.denoiser import MdrnError, check_noisy, corrected, enter, reach, sigma_map
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,13 +119,7 @@ class Teacher(nn.Module):
     @property
     def receptive_field_radius(self) -> int:
         """Pixels of context beyond an aligned tile's edge that can change the tile's result."""
-        config = self.config
-        scales = [config.entry << i for i in range(len(config.widths))]
-        up, down = zip(scales, config.up, strict=False), list(zip(scales, config.down, strict=True))
-        reach = scales[0]  # of the tail; walked backwards from the output
-        for scale, blocks in [*up, *reversed(down)]:
-            reach = -(-reach // scale) * scale + blocks * scale
-        return reach + scales[0]  # and the head
+        return reach(self.config.entry, [(self.config.down, self.config.up)], block=1)
 
     def forward(self, noisy: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
         return self.forward_features(noisy, sigma)[0]

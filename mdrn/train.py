@@ -22,15 +22,7 @@ from torch import nn
 from tqdm import tqdm
 
 from mdrn import checkpoint, metrics, noise
-from mdrn.data import (
-    Batch,
-    PatchSource,
-    data_root,
-    fresh_batch,
-    read_all,
-    training_files,
-    validation_files,
-)
+from mdrn.data import Batch, PatchSource, data_root, fresh_batch, read_all, training_files, validation_files
 from mdrn.denoiser import MdrnError
 from mdrn.distill import STRATEGIES, DistillConfig, Distilled, Guide, Supervised
 from mdrn.files.writing import write_atomically
@@ -171,9 +163,8 @@ class TrainConfig:
         """Return the learning rate after a share of the run: a linear rise, then half a cosine."""
         rise = min(1.0, progress / self.warmup) if self.warmup else 1.0
         cosine = 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
-        return (
-            self.learning_rate * max(0.01, rise) * (self.final_learning_rate + (1 - self.final_learning_rate) * cosine)
-        )
+        low = self.final_learning_rate
+        return self.learning_rate * max(0.01, rise) * (low + (1 - low) * cosine)
 
 
 def bf16_is_fast(device: torch.device) -> bool:
@@ -220,7 +211,6 @@ def fit(
     out: Path,
     root: Path | None = None,
     device: str = "cpu",
-    criterion: nn.Module | None = None,
     teacher: str | Path | None = None,
     pools: Path | None = None,
     plan: str = "",
@@ -235,7 +225,6 @@ def fit(
         out: folder for the run's `{id}.state.safetensors` (to resume), `{id}.json` (curve and time) and weights.
         root: folder of image sets; None uses MDRN_DATA.
         device: 'cpu' or 'cuda'.
-        criterion: what to minimise; None is what the configuration says.
         teacher: file of the teacher, where the configuration's name is no released id or file.
         pools: folder for stored draws and answers, shared by many runs; None is `pools` in `out`.
         plan: name of the plan that the run belongs to, for the header.
@@ -259,7 +248,7 @@ def fit(
     held_out = read_all(validation_files(None if bundled else root), channels)
     guide = load_guide(config, teacher)
     draw = draws(config, source, guide, pools or out / "pools", quiet)
-    run = Run(config, criterion or build_criterion(config, guide), target, source.digest)
+    run = Run(config, build_criterion(config, guide), target, source.digest)
     state = out / f"{config.id}.state.safetensors"
     if state.exists():
         run.resume(state)
@@ -362,21 +351,28 @@ def draws(
         answers[key] = lambda batch, generator, view=view: guide.answer(
             view, batch.noisy, batch.clean, batch.sigma, generator
         )[0]
+    small = config.small_steps * config.batch_size
+    used = math.ceil(small / pool.capacity(config.patch_size) * 8)
+
+    def place(step: int, progress: float) -> tuple[int, int, int, int]:
+        """Return a step's first patch, how many it sees, their side, and the symmetries used up by another size."""
+        count, size = config.batch_shape(progress)
+        if size != config.patch_size:
+            return (step - config.small_steps) * count, count, size, used
+        return step * count, count, size, 0
+
+    first, count, *rest = place(config.steps - 1, 1.0)
+    pool.check(first + count - 1, *rest)  # before the draws are made, which takes long
     if missing := pool.bytes_missing(list(answers)):
         print(f"{pool.folder}: {missing / 1e9:.2f} GB of stored draws and answers are made first", flush=True)
     with tqdm(total=pool.draws, desc="pool", unit="draw", disable=quiet or not missing, mininterval=1) as bar:
         pool.fill(answers, lambda done, total: bar.update(done - bar.n))
-    small = config.small_steps * config.batch_size
-    used = math.ceil(small / pool.capacity(config.patch_size) * 8)
 
     def batch(step: int, progress: float) -> Batch:
-        count, size = config.batch_shape(progress)
-        large = size != config.patch_size
-        first = (step - config.small_steps) * count if large else step * count
-        stored = pool.batch(config.seed, first, count, size, list(answers), used if large else 0)
+        first, count, size, used = place(step, progress)
+        stored = pool.batch(config.seed, first, count, size, list(answers), used)
         return dataclasses.replace(stored, answers={k.partition(".")[2]: v for k, v in stored.answers.items()})
 
-    batch(config.steps - 1, 1.0)  # a pool that is too small is found before step 1
     return batch
 
 
@@ -452,11 +448,7 @@ class Run:
         self.loss = terms["loss"].detach()
 
     def check_finite(self) -> None:
-        """Stop a run that has gone astray.
-
-        Raises:
-            TrainingError: if the loss is not finite.
-        """
+        """Raise TrainingError, with what to try, unless the loss is finite."""
         if not torch.isfinite(self.loss):
             raise TrainingError(
                 f"{self.config.id}: the loss is {float(self.loss)} at step {self.step}; the last checkpoint is kept. "

@@ -5,17 +5,8 @@ codec libraries (libvips, Pillow) are imported when an image is read or written.
 """
 
 from mdrn.files.formats import ALSO_READ, SUFFIXES, ImageFile, ImageFileError
-from mdrn.files.reading import MAX_PIXELS, Pages, format_of, open_pages, read_image, read_uint8
+from mdrn.files.reading import MAX_PIXELS, Pages, format_of, open_pages, read_image
 from mdrn.files.writing import check_target, encode_image, encode_pages, write_image, write_pages
 
-__all__ = [
-    "ALSO_READ",
-    "MAX_PIXELS",
-    "SUFFIXES",
-    "ImageFile",
-    "ImageFileError",
-    "Pages",
-    "check_target",
-    "encode_image",
-]
-__all__ += ["encode_pages", "format_of", "open_pages", "read_image", "read_uint8", "write_image", "write_pages"]
+__all__ = ["ALSO_READ", "MAX_PIXELS", "SUFFIXES", "ImageFile", "ImageFileError", "Pages", "check_target"]
+__all__ += ["encode_image", "encode_pages", "format_of", "open_pages", "read_image", "write_image", "write_pages"]

@@ -65,9 +65,7 @@ def read_png_blocks(data: bytes) -> tuple[tuple[Block, ...], list[str]]:
     for kind, content in png_chunks(data):
         if kind in _OTHERWISE_KEPT or content.startswith(_XMP_CHUNK):
             continue
-        safe_to_copy = (
-            kind.isalpha() and kind[0] & 32 and kind[3] & 32
-        )  # as PNG says of chunks that a reader does not know
+        safe_to_copy = kind.isalpha() and kind[0] & 32 and kind[3] & 32  # by PNG's rule for chunks nobody knows
         if kind in _KEPT_CHUNKS or kind == BACKGROUND and not palette or safe_to_copy and kind not in _NAMES:
             kept.append((kind, content))
         else:
@@ -131,14 +129,9 @@ def _after_the_image(rest: bytes) -> list[str]:
     rest = rest.strip(b"\0\xff")
     if len(rest) < 16:
         return []
-    video = b"ftyp" in rest and not rest.startswith(b"\xd8\xff")
-    return [
-        "motion video"
-        if video
-        else "further images such as a preview or gain map"
-        if rest[:1] == b"\xd8"
-        else "data after the image"
-    ]
+    if b"ftyp" in rest and not rest.startswith(b"\xd8\xff"):
+        return ["motion video"]
+    return ["further images such as a preview or gain map" if rest[:1] == b"\xd8" else "data after the image"]
 
 
 def _without_preview(resources: bytes) -> bytes:

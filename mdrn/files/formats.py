@@ -116,12 +116,10 @@ def sniff(data: bytes, name: str) -> str:
     Raises:
         ImageFileError: if it is something else; the message says what, as far as it can be told.
     """
-    for at, magic, kind in _READ:
-        if data[at : at + len(magic)] == magic and kind:
-            return kind
-        if data[at : at + len(magic)] == magic:
-            break
-    got = "an empty file" if not data else "something else"
+    found = next((kind for at, magic, kind in _READ if data[at : at + len(magic)] == magic), None)
+    if found:
+        return found
+    got = "something else" if data else "an empty file"
     got = next((what for at, magic, what in _NOT_READ if data[at : at + len(magic)] == magic), got)
     formats = ", ".join(dict.fromkeys(format.upper() for format in SUFFIXES.values()))
     advice = "develop it to TIFF" if got.startswith("camera raw") else "convert it to PNG"

@@ -26,7 +26,6 @@ from mdrn.files.formats import (
     last_line,
     readable_errors,
     sniff,
-    to_depth,
 )
 
 MAX_PIXELS = 500_000_000  # default limit of all pages of a file together: 1.5 GB as 8-bit RGB
@@ -129,33 +128,6 @@ def read_image(source: str | Path | bytes, *, max_pixels: int | None = None) -> 
             f"{pages.name}: expected one page, got a TIFF of {len(pages)} pages; save each page as its own file"
         )
     return next(iter(pages))
-
-
-def read_uint8(path: str | Path, channels: int) -> np.ndarray:
-    """Read an image of any depth for training, rounded to 8 bits: (H, W) grey or (H, W, 3) RGB.
-
-    Grey from RGB is Pillow's convert("L"); RGB from grey is three equal channels. Profiles are not applied.
-
-    Args:
-        path: the file.
-        channels: 1 or 3.
-
-    Raises:
-        ImageFileError: if it is not an image that `read_image` reads, or has transparent parts, which have no colour.
-    """
-    from PIL import Image
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # metadata has no part in training
-        image = read_image(path)
-    pixels = to_depth(image.pixels, 8)
-    if pixels.ndim == 3 and pixels.shape[2] in (2, 4):
-        if image.alpha and pixels[..., -1].min() < 255:
-            raise ImageFileError(f"{path}: expected an opaque image, got transparent parts; remove them or the file")
-        pixels = np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 2 else pixels[..., :3])
-    if channels == 1 and pixels.ndim == 3:
-        return np.asarray(Image.fromarray(pixels).convert("L"))
-    return np.repeat(pixels[..., None], 3, axis=2) if channels == 3 and pixels.ndim == 2 else pixels
 
 
 def format_of(path: str | Path) -> str | None:

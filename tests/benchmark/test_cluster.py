@@ -10,13 +10,14 @@ from test_plan import OPTIONS, TAUGHT, changed
 
 from benchmark import cluster
 from benchmark.plan import runs_of
-from benchmark.training import PlanError, train_one
+from benchmark.training import train_one
 from mdrn import checkpoint
+from mdrn.denoiser import MdrnError
 
 
 def test_without_ray_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(PlanError, match="--ray: ray is not installed; `pip install ray`"):
+    with pytest.raises(MdrnError, match="--ray: ray is not installed; `pip install ray`"):
         cluster.train_all(runs_of("test", TAUGHT, tmp_path), None, "cpu", 1, "auto")
 
 

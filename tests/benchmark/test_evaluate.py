@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from benchmark import evaluate, methods, rows, testsets
-from benchmark.evaluate import Conditions, EvaluationError, Job, exact_fp32
+from benchmark.evaluate import Conditions, Job, exact_fp32
 from benchmark.methods import Method
 from benchmark.testsets import Images
 from mdrn import checkpoint, metrics, noise
+from mdrn.denoiser import MdrnError
 from tests.conftest import header_for, small_network
 
 
@@ -107,12 +108,12 @@ def test_photographs_are_restored_without_being_told_the_level():
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_failed_image_fails_the_evaluation_and_is_named(crops, bad):
-    with pytest.raises(EvaluationError, match="probe on samples_held_out camera: expected finite"):
+    with pytest.raises(MdrnError, match="probe on samples_held_out camera: expected finite"):
         measured(probe(lambda noisy: noisy * bad), crops, 25.0)
 
 
 def test_an_output_of_another_size_fails(crops):
-    with pytest.raises(EvaluationError, match="expected an image of shape"):
+    with pytest.raises(MdrnError, match="expected an image of shape"):
         measured(probe(lambda noisy: noisy[..., 1:]), crops, 25.0)
 
 

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from synthetic import add, add_speed, add_study
 
-from benchmark import figures, summary
+from benchmark import drawing, figures, summary
 
 
 @pytest.fixture
@@ -51,8 +51,8 @@ def test_plain_needs_as_many_steps_as_its_own_line_says():
 
 def labels_of(monkeypatch) -> list[figures.Label]:
     seen: list[figures.Label] = []
-    place = figures.place
-    monkeypatch.setattr(figures, "place", lambda axes, labels: seen.extend(labels) or place(axes, labels))
+    place = drawing.place
+    monkeypatch.setattr(drawing, "place", lambda axes, labels: seen.extend(labels) or place(axes, labels))
     return seen
 
 
@@ -79,11 +79,11 @@ def test_labels_cover_neither_points_nor_each_other():
     from benchmark.drawing import Label, column_axes, place
 
     points = [(0.50, 0.5), (0.52, 0.5), (0.50, 0.53), (0.9, 0.1)]
-    with column_axes() as (figure, axes):
+    with column_axes() as axes:
         axes.scatter(*zip(*points, strict=True), s=20)
         axes.set(xlim=(0, 1), ylim=(0, 1))
         place(axes, [Label(x, y, f"point {n}") for n, (x, y) in enumerate(points)])
-        boxes = [text.get_window_extent(figure.canvas.get_renderer()) for text in axes.texts]
+        boxes = [text.get_window_extent(axes.figure.canvas.get_renderer()) for text in axes.texts]
         dots = [axes.transData.transform(point) for point in points]
     assert not any(a.overlaps(b) for n, a in enumerate(boxes) for b in boxes[:n])
     assert not any(box.contains(*dot) for box in boxes for dot in dots)

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from benchmark import evaluate, methods, testsets
-from benchmark.methods import MethodError
 from mdrn import checkpoint, metrics, noise
+from mdrn.denoiser import MdrnError
 from mdrn.model import ModelConfig
 
 
@@ -68,12 +68,12 @@ def test_bm3d_that_is_not_installed_is_said_to_be(monkeypatch):
     monkeypatch.setattr(methods.importlib.util, "find_spec", lambda name: None)
     available = methods.without_weights()
     assert methods.BM3D not in [method.name for method in available]
-    with pytest.raises(MethodError, match="pip install bm3d.*non-commercial"):
+    with pytest.raises(MdrnError, match="pip install bm3d.*non-commercial"):
         evaluate.choose_methods(available, ["bm3d"])
 
 
 def test_a_pattern_that_names_nothing_is_refused():
-    with pytest.raises(MethodError, match="--methods: expected some of noisy, .*, got 'bm4d'"):
+    with pytest.raises(MdrnError, match="--methods: expected some of noisy, .*, got 'bm4d'"):
         evaluate.choose_methods(methods.without_weights(), ["noisy", "bm4d"])
 
 

@@ -4,7 +4,7 @@ import pytest
 from synthetic import add, add_speed, add_study
 
 from benchmark import report, rows, summary, tables
-from benchmark.rows import RowsError
+from mdrn.denoiser import MdrnError
 
 
 @pytest.fixture
@@ -52,8 +52,8 @@ def test_published_numbers_stay_out_of_clip8(out):
 
 def test_seeds_share_a_line_and_lengths_do_not(out):
     for seed, steps, psnr in ((0, 5000, 30.0), (1, 5000, 31.0), (0, 20_000, 33.0)):
-        add(out, f"mdrn.hmds_n25_s{seed}", [psnr, psnr], set_name="Set12", steps=steps)
-    text = quality(out).markdown()
+        add(out, f"mdrn.hmds_n25_s{seed}", [psnr, psnr], set_name="Set12", steps=steps, plan="study")
+    text = tables.quality(summary.load(out), "study", "Set12", "awgn").markdown()
     assert cells(text, "`mdrn.hmds_n*_s*@5,000`")[2] == "30.50"
     assert cells(text, "`mdrn.hmds_n*_s0@20,000`")[2] == "33.00"
 
@@ -117,7 +117,7 @@ def test_the_summary_has_every_number_once(out):
 def test_an_incomplete_evaluation_is_refused(out):
     path = rows.rows_path(out, "release")
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
-    with pytest.raises(RowsError, match=r"expected 2 images of mdrn.plain_n0-75_s0\+auto on Set12"):
+    with pytest.raises(MdrnError, match=r"expected 2 images of mdrn.plain_n0-75_s0\+auto on Set12"):
         summary.load(out)
 
 

@@ -6,7 +6,8 @@ import threading
 import pytest
 
 from benchmark import rows
-from benchmark.rows import Evaluation, Row, RowsError
+from benchmark.rows import Evaluation, Row
+from mdrn.denoiser import MdrnError
 from mdrn.files import writing
 
 FILE = "rows.csv"
@@ -19,7 +20,7 @@ def row(**changes) -> Row:
 def evaluation(**changes) -> Evaluation:
     fields = {f.name: "" for f in dataclasses.fields(Evaluation)} | {
         "id": "e1",
-        "plan": "release",
+        "plan": "study",
         "method": "mdrn.plain_n25_s0",
         "steps": 5000,
         "set": "Set12",
@@ -75,7 +76,7 @@ def test_a_damaged_file_is_refused_and_not_overwritten(tmp_path, damage):
     path.write_text(DAMAGE[damage](path.read_text()))
     damaged = path.read_bytes()
     for action in (lambda: rows.read(path, Row), lambda: rows.append(path, [row()], Row)):
-        with pytest.raises(RowsError, match=r"rows.csv, line \d") as caught:
+        with pytest.raises(MdrnError, match=r"rows.csv, line \d") as caught:
             action()
         assert "\n" not in str(caught.value)
     assert path.read_bytes() == damaged
@@ -84,7 +85,7 @@ def test_a_damaged_file_is_refused_and_not_overwritten(tmp_path, damage):
 def test_bytes_that_are_no_text_are_refused(tmp_path):
     path = tmp_path / FILE
     path.write_bytes(b"\xff\xfe\x00\n")
-    with pytest.raises(RowsError, match="expected UTF-8 text"):
+    with pytest.raises(MdrnError, match="expected UTF-8 text"):
         rows.read(path, Row)
 
 
@@ -104,7 +105,7 @@ def test_a_full_disk_leaves_the_old_rows(tmp_path, monkeypatch):
 
 
 def in_folder(out) -> tuple[list[str], list[tuple[str, str]]]:
-    found = rows.read(rows.rows_path(out, "release"), Row)
+    found = rows.read(rows.rows_path(out, "study"), Row)
     return [e.id for e in rows.read_evaluations(out)], [(r.evaluation, r.image) for r in found]
 
 

@@ -133,7 +133,7 @@ BAD = {
     "set not there": (["--sets", "Set12"], "Set12: not found in any data root"),
     "data root": (["--data-root", "nowhere"], "nowhere: expected a folder of image sets"),
     "jobs": (["--jobs", "0"], "--jobs: expected at least 1"),
-    "device": (["--device", "abacus"], "--device: expected cpu or cuda, got 'abacus'"),
+    "device": (["--device", "abacus"], "--device: expected cpu, cuda or cuda:1, got abacus"),
     "teacher": (["--preset", "smoke", "--teacher", "gone"], "gone: no network of this name"),
     "only without preset": (["--only", "mdrn*"], "--only needs --preset"),
     "no run left": (["--preset", "smoke", "--only", "x"], "--only, --levels and --seeds leave no run of "),

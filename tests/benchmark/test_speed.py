@@ -88,23 +88,6 @@ def test_bm3d_is_compared_where_it_is_installed():
     assert restored.shape == (1, 1, 16, 17)
 
 
-def test_bf16_is_named_and_near(tmp_path, monkeypatch):
-    presets = speed.networks()
-    noisy = torch.rand(1, 1, 37, 31)
-    for name, network in speed.in_bf16().items():
-        with torch.inference_mode():
-            restored, exact = network(noisy, 0.1), presets[name.removesuffix(" (bf16)")](noisy, 0.1)
-        assert restored.dtype == torch.float32 and not torch.equal(restored, exact)
-        rounding = torch.finfo(torch.bfloat16).eps
-        assert (restored - exact).abs().mean() < rounding * exact.abs().mean()
-    asked = []
-    monkeypatch.setattr(speed, "measure", lambda models, *a: asked.append(set(models)) or 1 / 0)
-    for extra in ([], ["--bf16"]):
-        with pytest.raises(ZeroDivisionError):
-            speed.main(["--sizes", "16", "--quiet", "--out", str(tmp_path), *extra])
-    assert asked[1] - asked[0] == {"mdrn (bf16)", "mdrn_tiny (bf16)"}
-
-
 @pytest.mark.slow
 def test_memory_is_measured_in_a_process_of_its_own():
     peaks = {size: speed.peak_of("DnCNN", "contiguous", size) for size in (64, 256)}

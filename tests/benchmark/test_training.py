@@ -16,8 +16,9 @@ from test_plan import OPTIONS, TAUGHT, TINY, changed
 
 from benchmark import plan, rows, training
 from benchmark.plan import Run, runs_of
-from benchmark.training import PlanError, describe, train_all
+from benchmark.training import describe, train_all
 from mdrn import checkpoint, train
+from mdrn.denoiser import MdrnError
 from mdrn.train import TrainingError
 
 
@@ -59,7 +60,7 @@ def test_finished_runs_are_not_done_again_and_what_they_cost_is_kept(tmp_path, f
     assert [(row.run, row.minutes, row.validation) for row in known] == [(name, 1.5, "25:21.500") for name in fitted]
     points = rows.read(tmp_path / rows.CURVES / "test.csv", rows.CurvePoint)
     assert [(p.step, p.psnr) for p in points if p.config == known[0].config] == [(2, 20.0), (4, 21.5)]
-    runs[0].discard()
+    runs[0].weights.unlink()
     assert [run.finished for run in runs] == [False, True, True, True]
 
 
@@ -129,7 +130,7 @@ def test_a_failed_run_says_so(tmp_path, monkeypatch):
 
 def test_without_its_teacher_nothing_is_trained(tmp_path, fitted):
     lacking = dataclasses.replace(TAUGHT, teacher="teacher.plain_n0-75_s9")
-    with pytest.raises(PlanError, match="its teacher teacher.plain_n0-75_s9 is neither released nor a file; train it"):
+    with pytest.raises(MdrnError, match="its teacher teacher.plain_n0-75_s9 is neither released nor a file; train it"):
         train_all(runs_in(tmp_path, lacking), None, "cpu", quiet=True)
     assert fitted == []
 
@@ -175,6 +176,7 @@ def test_a_real_plan_with_its_teacher_and_stored_answers_leaves_weights_that_loa
 _SCRIPT = """
 import sys
 from benchmark import run
+from mdrn.denoiser import MdrnError
 options = ["--preset", "smoke", "--quiet", "--lpips", "none", "--methods", "noisy", "mdrn_*", "teacher*"]
 sys.exit(run.main([*options, "--out", *sys.argv[1:]]))
 """

@@ -106,7 +106,7 @@ def test_a_network_that_exports_wrongly_is_not_written(exported, tmp_path, monke
 
 def test_the_command_line_exports_and_runs(tmp_path, capsys):
     name, target = "mdrn_tiny", tmp_path / "tiny.onnx"
-    assert main(["export", name, "--format", "onnx", "-o", str(target)]) == 0
+    assert main(["export", name, "-o", str(target)]) == 0
     assert str(target) in capsys.readouterr().out
     before = target.read_bytes()
     assert main(["export", name, "-o", str(target)]) == 2

@@ -199,14 +199,15 @@ def test_the_rate_rises_and_falls():
     assert run.rate(0.05) == pytest.approx(0.5, abs=0.01) and run.rate(1.0) == pytest.approx(0.01)
 
 
-def test_nan_loss_stops_with_advice_and_keeps_the_last_checkpoint(tmp_path):
+def test_nan_loss_stops_with_advice_and_keeps_the_last_checkpoint(tmp_path, monkeypatch):
     class Broken(Supervised):
         def forward(self, model, noisy, clean, sigma):
             terms = super().forward(model, noisy, clean, sigma)
             return {"loss": terms["loss"] * float("nan")}
 
+    monkeypatch.setattr(train, "build_criterion", lambda config, guide: Broken())
     with pytest.raises(train.TrainingError, match="--learning-rate 0.002"):
-        train.fit(config(steps=60), tmp_path, criterion=Broken(), validations=0, quiet=True)
+        train.fit(config(steps=60), tmp_path, validations=0, quiet=True)
     assert not list(tmp_path.glob("*.safetensors"))
 
 
@@ -258,6 +259,7 @@ def test_plain_runs_read_the_pool_and_resume_to_the_same_bytes(tmp_path, monkeyp
     assert resumed.read_bytes() == whole.read_bytes()
     with pytest.raises(data.DataError, match="too few"):
         fit(tmp_path, "long", **options | {"pool": 1})
+    assert not list(tmp_path.glob("long/pools/*"))  # it is said before anything is drawn
     with pytest.raises(ValueError, match="pool"):
         config(pool=4, minutes=1)
 

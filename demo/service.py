@@ -194,13 +194,14 @@ def write_result(job: Job, strength: float = 1.0, keep_metadata: bool = True, as
     Raises:
         DemoError: if the job's files are gone, or the format cannot hold the image.
     """
+    with told_to_the_visitor():
+        pixels = restored(job, strength)
     source = read(job.source)
     suffix = ".png" if as_png and source.format != "png" else job.source.suffix
     if files.SUFFIXES.get(suffix) != source.format and not as_png:
         suffix = next(end for end, kind in files.SUFFIXES.items() if kind == source.format)
     target = job.folder / f"{job.source.stem}_denoised{suffix}"
     with told_to_the_visitor(target):
-        pixels = restored(job, strength)
         files.write_image(target, pixels, like=source, keep_metadata=keep_metadata, overwrite=True)
     return target
 

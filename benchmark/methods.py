@@ -173,7 +173,7 @@ def library_default() -> list[Method]:
 
     code = short_hash([source_hash(mdrn.restore), estimator_hash()])
     weights = checkpoint.read_header(name).sha256[:16]
-    of_colour = {"channels": (3,), "photographs": True}
+    of_colour = {"channels": (3,), "photographs": True, "estimate": estimate_noise_level}  # which `restore` asks too
     return [Method(DEFAULT, _always(restore), code=code, weights=weights, source=name, **of_colour)]
 
 

@@ -279,7 +279,7 @@ _SMOKE_TEACHER = TeacherConfig(widths=(8, 16, 24), down=(1, 1, 1), up=(1, 1))
 
 PLANS: dict[str, Plan] = {
     "release": Plan(
-        "for 0 to 75: a teacher, grey networks of both sizes, plain and HMDS, and colour ones for white and camera noise",
+        "a teacher, grey networks of both sizes, plain and HMDS, and colour ones for white and for camera noise",
         tuple(
             Group((size,), _BOTH if PRESETS[size].channels == 1 else (PLAIN,), options=options)
             for size, options in RELEASE_OPTIONS.items()

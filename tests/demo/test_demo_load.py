@@ -5,6 +5,11 @@ import pytest
 pytestmark = pytest.mark.slow
 
 
+@pytest.fixture(scope="module", autouse=True)
+def networks():
+    """Leave the released networks in place: the program under load serves them."""
+
+
 def test_many_clients_get_their_own_results_and_memory_is_bounded():
     from load_demo import run
 

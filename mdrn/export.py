@@ -56,9 +56,9 @@ def to_onnx(network: nn.Module) -> bytes:
     """Return a loaded network (it has a `header`) as the content of an ONNX file.
 
     Raises:
-        MdrnError: if onnx or onnxscript is missing.
+        MdrnError: if a package is missing.
     """
-    for package in ("onnx", "onnxscript"):
+    for package in ("onnx", "onnxscript", "onnxruntime"):
         _require(package)
     batch, height, width = (torch.export.Dim(name) for name in ("batch", "height", "width"))
     example = torch.zeros(_SMALLEST[0], network.config.channels, *_SMALLEST[1:]), torch.zeros(_SMALLEST[0])

@@ -19,25 +19,30 @@ pytest.importorskip("onnxscript", reason="run `pip install onnxscript` to run th
 SIZES = [(1, 37, 31), (2, 37, 31), (1, 64, 48), (3, 1, 1), (1, 8, 9), (2, 129, 70)]
 
 
+def export_small(folder, name, **options):
+    """Return a small network and its ONNX file, made as the command line makes it."""
+    network = small_network(**options)
+    weights, target = folder / f"{name}.safetensors", folder / f"{name}.onnx"
+    checkpoint.write_weights(weights, network, header_for(network))
+    assert main(["export", str(weights), "-o", str(target)]) == 0
+    return checkpoint.load(weights), target
+
+
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """Two small networks with their ONNX files: grey, and one of every other option, for RGB."""
-    folder = tmp_path_factory.mktemp("onnx")
-    found = []
-    others = {"channels": 3, "entry": 4, "stages": (SMALL_STAGE,) * 3}
-    for name, options in (("grey", {}), ("others", others)):
-        network = small_network(**options)
-        weights = folder / f"{name}.safetensors"
-        checkpoint.write_weights(weights, network, header_for(network))
-        export.export_onnx(weights, folder / f"{name}.onnx")
-        found.append((checkpoint.load(weights), folder / f"{name}.onnx"))
-    return found
+    return export_small(tmp_path_factory.mktemp("onnx"), "grey")
 
 
-@pytest.mark.parametrize("which", [0, 1])
+@pytest.fixture(scope="module")
+def exported_otherwise(tmp_path_factory):
+    """The same for RGB, with every other option."""
+    return export_small(tmp_path_factory.mktemp("onnx"), "others", channels=3, entry=4, stages=(SMALL_STAGE,) * 3)
+
+
+@pytest.mark.parametrize("which", ["exported", pytest.param("exported_otherwise", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("size", SIZES)
-def test_the_result_is_pytorchs_at_any_size(exported, which, size):
-    network, path = exported[which]
+def test_the_result_is_pytorchs_at_any_size(request, which, size):
+    network, path = request.getfixturevalue(which)
     denoiser = export.load_onnx(path)
     noisy = torch.rand(size[0], network.config.channels, *size[1:])
     for sigma in (0.0, 0.1, torch.linspace(0.02, 0.3, size[0])):
@@ -50,7 +55,7 @@ def test_the_result_is_pytorchs_at_any_size(exported, which, size):
 
 
 def test_the_file_says_what_it_takes(exported):
-    model = onnx.load(exported[0][1])
+    model = onnx.load(exported[1])
     onnx.checker.check_model(model)
     shapes = {v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in model.graph.input}
     assert shapes == {"noisy": ["batch", 1, "height", "width"], "sigma": ["batch"]}
@@ -60,7 +65,7 @@ def test_the_file_says_what_it_takes(exported):
 
 
 def test_tiles_of_every_shape_restore_the_same_image(exported):
-    network, path = exported[0]
+    network, path = exported
     denoiser = export.load_onnx(path)
     image = np.random.default_rng(0).integers(0, 256, (150, 131, 3), dtype=np.uint8)
     whole = restore(image, 25, network).image.astype(int)
@@ -69,7 +74,7 @@ def test_tiles_of_every_shape_restore_the_same_image(exported):
 
 
 def test_wrong_shapes_are_refused(exported):
-    denoiser = export.load_onnx(exported[0][1])
+    denoiser = export.load_onnx(exported[1])
     for noisy, sigma in (
         (torch.rand(1, 3, 8, 8), 0.1),
         (torch.rand(8, 8), 0.1),
@@ -80,8 +85,8 @@ def test_wrong_shapes_are_refused(exported):
 
 
 def test_files_that_are_not_ours_are_refused(exported, tmp_path, capfd):
-    content = exported[0][1].read_bytes()
-    foreign = onnx.load(exported[0][1])
+    content = exported[1].read_bytes()
+    foreign = onnx.load(exported[1])
     del foreign.metadata_props[:]
     files = {"text": b"hello", "empty": b"", "short": content[: len(content) // 2], "none": None}
     files["foreign"] = foreign.SerializeToString()
@@ -96,7 +101,7 @@ def test_files_that_are_not_ours_are_refused(exported, tmp_path, capfd):
 
 
 def test_a_network_that_exports_wrongly_is_not_written(exported, tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "to_onnx", lambda network: exported[0][1].read_bytes())
+    monkeypatch.setattr(export, "to_onnx", lambda network: exported[1].read_bytes())
     network = small_network(widths=(8, 16, 16))
     checkpoint.write_weights(tmp_path / "w.safetensors", network, header_for(network))
     with pytest.raises(ValueError, match="differs"):
@@ -104,21 +109,29 @@ def test_a_network_that_exports_wrongly_is_not_written(exported, tmp_path, monke
     assert not (tmp_path / "w.onnx").exists()
 
 
-def test_the_command_line_exports_and_runs(tmp_path, capsys):
-    name, target = "mdrn_tiny", tmp_path / "tiny.onnx"
-    assert main(["export", name, "-o", str(target)]) == 0
-    assert str(target) in capsys.readouterr().out
-    before = target.read_bytes()
-    assert main(["export", name, "-o", str(target)]) == 2
-    assert "overwrite" in capsys.readouterr().err and target.read_bytes() == before
-    source = tmp_path / "in.png"
+def check_command_line(folder, model, network):
+    """Denoise an image with `--runtime onnx`, and compare it with what PyTorch makes of it."""
+    source, target = folder / "in.png", folder / "out.png"
     noisy = np.random.default_rng(0).normal(120, 25, (61, 47)).clip(0, 255).astype(np.uint8)
     Image.fromarray(noisy).save(source)
-    for model, out in ((str(target), "a.png"), (name, "b.png")):
-        call = ["denoise", str(source), "-o", str(tmp_path / out), "--model", model, "--noise-level", "25"]
-        assert main([*call, "--runtime", "onnx"]) == 0
-        expected = restore(noisy, 25, load(name)).image.astype(int)
-        assert np.abs(np.asarray(Image.open(tmp_path / out)) - expected).max() <= 1
+    call = ["denoise", str(source), "-o", str(target), "--model", str(model), "--noise-level", "25"]
+    assert main([*call, "--runtime", "onnx"]) == 0
+    assert np.abs(np.asarray(Image.open(target)) - restore(noisy, 25, network).image.astype(int)).max() <= 1
+
+
+def test_the_command_line_runs_what_it_exported_and_replaces_nothing(exported, tmp_path, capsys):
+    network, path = exported
+    before = path.read_bytes()
+    assert main(["export", "mdrn_tiny", "-o", str(path)]) == 2
+    assert "overwrite" in capsys.readouterr().err and path.read_bytes() == before
+    check_command_line(tmp_path, path, network)
+
+
+@pytest.mark.slow
+def test_a_released_network_is_exported_when_it_is_used(tmp_path, capsys):
+    check_command_line(tmp_path, "mdrn_tiny", load("mdrn_tiny"))
+    assert main(["export", "mdrn_tiny", "-o", str(tmp_path / "tiny.onnx")]) == 0
+    assert str(tmp_path / "tiny.onnx") in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])

@@ -43,9 +43,9 @@ def test_same_configuration_same_bytes_and_other_seed_other_bytes(tmp_path):
 
 def test_training_lowers_the_loss_and_validates(tmp_path):
     run = config(steps=150, batch_size=8, patch_size=32)
-    weights = train.fit(run, tmp_path, validations=3, quiet=True)
+    weights = train.fit(run, tmp_path, validations=2, quiet=True)
     record = json.loads(weights.with_suffix(".json").read_text())
-    assert [point["step"] for point in record["history"]] == [50, 100, 150]
+    assert [point["step"] for point in record["history"]] == [75, 150]
     psnr = [point["psnr"]["25"] for point in record["history"]]
     assert (
         psnr[-1] > 22.5 and checkpoint.read_header(weights).validation == record["history"][-1]["psnr"]

@@ -21,6 +21,7 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 def test_rows_ratios_and_memory(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(speed, "_MIN_SECONDS", 0.001)
     monkeypatch.setattr(speed, "peak_of", lambda name, kind, size: 12.5)

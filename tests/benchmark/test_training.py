@@ -157,6 +157,7 @@ def test_a_step_is_timed_for_real(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_real_plan_with_its_teacher_and_stored_answers_leaves_weights_that_load(tmp_path):
     pooled = changed(TAUGHT, strategies=("plain", "hmds"), options=OPTIONS | {"pool": 16})
     runs = runs_in(tmp_path, pooled)

@@ -39,6 +39,7 @@ def run(how: str) -> dict:
     return json.loads(subprocess.run([sys.executable, "-c", CHILD, how], capture_output=True, check=True).stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="counts Linux's page faults")
 def test_memory_is_mapped_once_in_every_thread():
     reused, fresh = run("reuse"), run("leave")

@@ -179,6 +179,7 @@ def test_init_from_starts_from_given_weights(tmp_path):
         fit(tmp_path, "third", init_from=str(first), model=other)
 
 
+@pytest.mark.slow
 def test_a_run_ends_by_the_clock_with_its_schedule(tmp_path, monkeypatch):
     ticks, rates, step = itertools.count(), [], train.Run.train_step
     monkeypatch.setattr(train.time, "monotonic", lambda: 0.5 * next(ticks))

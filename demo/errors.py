@@ -60,6 +60,8 @@ def told_to_the_visitor(path: Path | None = None) -> Iterator[None]:
         message = str(error) if path is None else str(error).replace(str(path), path.name)
         raise DemoError(message, kind) from error
     except FileNotFoundError as error:
-        raise DemoError("This has been cleared, as all is after a while. Please upload the image again.") from error
+        raise DemoError(
+            "This image has been cleared: files are kept for a short time. Please upload it again."
+        ) from error
     except MemoryError as error:
         raise DemoError("The server has too little memory for this image now; try a smaller one.") from error

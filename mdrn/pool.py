@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -147,13 +148,17 @@ class Pool:
         """Return how many patches of `size` a run can see before one would repeat."""
         return self.draws * (self.size // size) ** 2 * self._SYMMETRIES
 
+    def symmetries(self, count: int, size: int) -> int:
+        """Return how many symmetries the first `count` patches of `size` use up."""
+        return math.ceil(count / (self.draws * (self.size // size) ** 2))
+
     def check(self, last: int, size: int, used: int = 0) -> None:
         """See that a run can have patch number `last` of `size`, with `used` as in `batch`.
 
         Raises:
             DataError: if it would be one that the run has seen.
         """
-        if used + last // self.draws // (self.size // size) ** 2 >= self._SYMMETRIES:
+        if used + self.symmetries(last + 1, size) > self._SYMMETRIES:
             raise DataError(f"pool: {self.draws} draws are too few for a run of this length; expected a larger pool")
 
     def batch(self, seed: int, first: int, count: int, size: int, keys: list[str], used: int = 0) -> Batch:

@@ -351,8 +351,7 @@ def draws(
         answers[key] = lambda batch, generator, view=view: guide.answer(
             view, batch.noisy, batch.clean, batch.sigma, generator
         )[0]
-    small = config.small_steps * config.batch_size
-    used = math.ceil(small / pool.capacity(config.patch_size) * 8)
+    used = pool.symmetries(config.small_steps * config.batch_size, config.patch_size)
 
     def place(step: int, progress: float) -> tuple[int, int, int, int]:
         """Return a step's first patch, how many it sees, their side, and the symmetries used up by another size."""

@@ -22,7 +22,10 @@ PRIVATE = {"api_visibility": "private"}
 QUIET = {"show_progress": "hidden"}
 # Not outside the queue: Gradio tells the browser of changed states only with answers of queued events.
 AT_ONCE = {"concurrency_id": "at once", "concurrency_limit": 20, **QUIET, **PRIVATE}
-NEWEST = {"trigger_mode": "always_last", **QUIET, **LIGHT, **PRIVATE}  # of many changes, the last one always runs
+EACH = {"trigger_mode": "multiple", **AT_ONCE}  # no change is left out
+# Of many changes, the last one always runs. Gradio then repeats all that hangs on that event, one after the other: two
+# such handlers on one event would wake each other for ever, so the second one follows another handler, by `then`.
+NEWEST = {"trigger_mode": "always_last", **QUIET, **LIGHT, **PRIVATE}
 WRITING = {"trigger_mode": "always_last", "concurrency_id": "writing", "concurrency_limit": 1, **QUIET, **PRIVATE}
 STAMPED = "(_, ...values) => [performance.now(), ...values]"  # in the browser: when an event was sent
 PICTURE = {"format": "png", "type": "filepath", "interactive": False, "buttons": ["fullscreen"]}
@@ -124,7 +127,7 @@ def wire_newest(newest: Newest, stamp: gr.Number, controls: list, make: Callable
         newest.note(request, stamp, make(values))
 
     triggers = [each.change for each in controls]
-    gr.on(triggers, note, [stamp, *controls], None, js=STAMPED, trigger_mode="multiple", **AT_ONCE)
+    gr.on(triggers, note, [stamp, *controls], None, js=STAMPED, **EACH)
 
 
 def wire_run(

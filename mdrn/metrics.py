@@ -7,6 +7,7 @@ NumPy alone; SSIM imports scikit-image and LPIPS imports lpips when called.
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 
 import numpy as np
@@ -93,10 +94,11 @@ def _lpips_network():
 
 
 def lpips_available() -> bool:
-    """Whether LPIPS can be computed without a download: its trunk's weights lie under TORCH_HOME."""
+    """Whether LPIPS can be computed without a download: its package is there, its trunk's weights under TORCH_HOME."""
     import torch
 
-    return os.path.exists(os.path.join(torch.hub.get_dir(), "checkpoints", "alexnet-owt-7be5be79.pth"))
+    trunk = os.path.join(torch.hub.get_dir(), "checkpoints", "alexnet-owt-7be5be79.pth")
+    return importlib.util.find_spec("lpips") is not None and os.path.exists(trunk)
 
 
 def lpips(restored: np.ndarray, clean: np.ndarray) -> float:

@@ -19,7 +19,7 @@ import gradio as gr
 from demo import catalogue, events, service, views
 from demo.catalogue import AUTOMATIC
 from demo.errors import DemoError, Stopped, told_to_the_visitor
-from demo.events import AT_ONCE, DISABLE, LIGHT, NEWEST, PICTURE, PRIVATE, QUIET, STAMPED, WRITING, notice
+from demo.events import AT_ONCE, DISABLE, EACH, LIGHT, NEWEST, PICTURE, PRIVATE, QUIET, STAMPED, WRITING, notice
 from demo.service import Asked, Job
 from demo.workspace import Workspace
 
@@ -234,24 +234,19 @@ def layout(page: gr.Blocks, handlers: Denoise, ready: bool) -> None:
 
     file = [image, network, *further, strength]
     controls = [*file, view, spot, seen]
-    events.wire_newest(handlers.newest, stamp, controls, Controls._make)
     changed = [each.change for each in (job, *file)]
-    gr.on(changed, None, None, download, js=DISABLE, **AT_ONCE)
+    disabled = gr.on(changed, None, None, download, js=DISABLE, **EACH)
+    events.wire_newest(handlers.newest, stamp, controls, Controls._make)
     sent = [stamp, job, *controls]
-    gr.on(
-        [*changed, view.change, spot.change, seen.change],
-        handlers.show,
-        sent,
-        [done, navigator, *panes],
-        js=STAMPED,
-        **NEWEST,
-    )
-    gr.on(changed, handlers.offer, sent, download, js=STAMPED, **WRITING)
+    triggers = [*changed, view.change, spot.change, seen.change]
+    gr.on(triggers, handlers.show, sent, [done, navigator, *panes], js=STAMPED, **NEWEST)
+    disabled.then(handlers.offer, sent, download, js=STAMPED, **WRITING)
     emptied = [about, done, navigator, *panes]
     image.clear(None, None, emptied, js="() => ['', '', null, null, null, null, null]", **AT_ONCE)  # before an answer
-    job.change(None, None, None, js=_SCROLL, **AT_ONCE)
+    job.change(None, None, None, js=_SCROLL, **EACH)
     level = further[1]
-    image.change(handlers.inspect, [stamp, *controls], [line, about, level, seen], js=STAMPED, **NEWEST)
+    brought = image.change(None, None, None, js="() => {}", **EACH)
+    brought.then(handlers.inspect, [stamp, *controls], [line, about, level, seen], js=STAMPED, **NEWEST)
     navigator.select(handlers.place, [image, job], spot, **QUIET, **LIGHT, **PRIVATE)
     for button, value in zip(presets, STRENGTHS.values(), strict=True):
         button.click(functools.partial(float, value), None, strength, **AT_ONCE)

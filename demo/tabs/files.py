@@ -11,7 +11,7 @@ import pandas as pd
 from demo import batch, events
 from demo.catalogue import AUTOMATIC
 from demo.errors import DemoError, Stopped
-from demo.events import AT_ONCE, DISABLE, NEWEST, STAMPED, notice
+from demo.events import DISABLE, EACH, NEWEST, STAMPED, notice
 from demo.workspace import Workspace
 
 _PROGRESS = gr.Progress()
@@ -109,7 +109,7 @@ def layout(handlers: Files, ready: bool) -> None:
     controls = [images, network, *further, strength]
     events.wire_newest(handlers.newest, stamp, controls)
     triggers = [each.change for each in (made, *controls)]
-    gr.on(triggers, None, None, download, js=DISABLE, **AT_ONCE)
+    gr.on(triggers, None, None, download, js=DISABLE, **EACH)
     gr.on(triggers, handlers.show, [stamp, made, *controls], [download, done, table], js=STAMPED, **NEWEST)
     buttons, sent = (start, stop), [stamp, *controls]
     events.wire_run([start.click], handlers.denoise, sent, [made, table], buttons, line, handlers.stops, table)

@@ -1,5 +1,6 @@
 """What happens on the tabs' events, called as Gradio calls them but without a server."""
 
+import collections
 from types import SimpleNamespace
 
 import gradio as gr
@@ -145,3 +146,10 @@ def test_a_copy_without_results_says_so(tmp_path):
         with gr.Blocks() as page:
             benchmark_tab.layout(folder)
         assert benchmark_tab.NOTHING in str(page.config)
+
+
+def test_no_two_handlers_of_one_event_wake_each_other():
+    """Gradio repeats the whole event of an `always_last` handler that was called meanwhile: two of them never rest."""
+    waiting = [each for each in build().config["dependencies"] if each["trigger_mode"] == "always_last"]
+    events = collections.Counter(tuple(target) for each in waiting for target in each["targets"] if target[0])
+    assert events and set(events.values()) == {1}

@@ -1,3 +1,7 @@
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
 import numpy as np
 import pytest
 import torch
@@ -67,3 +71,14 @@ def test_ssim_golden():
 
 
 SSIM_CAMERA_25 = 0.22647  # numpy RandomState(0), this crop, uint8 output; scikit-image 0.26
+
+
+def test_lpips_needs_its_package_as_well_as_its_trunk(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "alexnet-owt-7be5be79.pth").touch()
+    monkeypatch.setitem(sys.modules, "lpips", ModuleType("lpips", "stands in for the package"))
+    sys.modules["lpips"].__spec__ = ModuleSpec("lpips", None)
+    assert metrics.lpips_available()
+    monkeypatch.setitem(sys.modules, "lpips", None)  # cannot be imported
+    assert not metrics.lpips_available()

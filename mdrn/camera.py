@@ -1,8 +1,8 @@
 """Noise as photographs have it, synthesised for training: what a sensor adds, after all that a camera does to it.
 
 A clean picture is taken back to linear light and a sensor's colours, gets shot and read noise that has been through a
-mosaic, and is developed again. The clean reference goes through the same steps without the noise, so that a network
-learns to remove noise and not to undo the camera. It imports torch and, for JPEG, Pillow.
+mosaic, and is developed again. The clean reference goes through the same steps as the mean of many photographs, so that
+a network learns to remove noise and not to undo the camera. It imports torch and, for JPEG, Pillow.
 
 Reference:
     The steps back to the sensor, the ranges of white balance and the distribution of shot and read noise follow Brooks
@@ -17,12 +17,13 @@ from __future__ import annotations
 import dataclasses
 import io
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-VERSION = 3  # of what `Camera.draw` and `photograph` give for a seed; pools of another version are not reused
+VERSION = 4  # of what `Camera.draw` and `photograph` give for a seed; pools of another version are not reused
 _LUMA = torch.tensor([0.299, 0.587, 0.114])
 _BLOCK = 4
 _SLOPE = 0.015  # of white for each pixel; where noise reduction does half of what it does in flat areas
@@ -36,6 +37,7 @@ _MATRICES = torch.tensor(  # from a sensor's colours to sRGB, rows sum to 1
     ]
 )
 _GREEN = torch.tensor([[0.0, 1.0, 0.0], [1.0, 4.0, 1.0], [0.0, 1.0, 0.0]]) / 4.0
+_VARIANCE = (9 / 16, 5 / 8, 9 / 16)  # of red, green and blue after the mosaic has been filled in, white noise before: 1
 _RED_BLUE = torch.tensor([[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]]) / 4.0
 
 
@@ -113,7 +115,7 @@ class Camera:
 
 
 def photograph(clean: np.ndarray, camera: Camera, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Return a picture as a camera would show it without noise, and with noise.
+    """Return a picture as the mean of many photographs of a camera would show it, and one photograph with its noise.
 
     Args:
         clean: (H, W, 3) sRGB, uint8, at least 8 pixels a side.
@@ -140,8 +142,12 @@ def photograph(clean: np.ndarray, camera: Camera, rng: np.random.Generator) -> t
     drawn = torch.from_numpy(rng.standard_normal(sensor.shape, dtype=np.float32))
     phase = tuple(int(p) for p in rng.integers(0, 2, 2))
     noise = _demosaiced(deviation * drawn, phase)
-    reference, photograph = (_shown(raw, gains, matrix, camera.contrast) for raw in (sensor, sensor + noise))
-    noise = (photograph - reference) * (1.0 - camera.reduction * _flatness(reference))
+
+    def shown(raw: torch.Tensor) -> torch.Tensor:
+        return _shown(raw, gains, matrix, camera.contrast)
+
+    reference = _mean_of_many(shown, sensor, deviation)
+    noise = (shown(sensor + noise) - reference) * (1.0 - camera.reduction * _flatness(reference))
     if camera.colour_smoothing:
         luma = _luma(noise)
         noise = luma + _blurred(noise - luma, camera.colour_smoothing)
@@ -199,6 +205,20 @@ def _shown(raw: torch.Tensor, gains: torch.Tensor, matrix: torch.Tensor, contras
     balanced = (raw * gains[:, None, None]).clamp(0.0, 1.0)
     srgb = _to_srgb(torch.einsum("ij,jhw->ihw", matrix, balanced).clamp(0.0, 1.0))
     return _with_contrast(srgb, contrast)
+
+
+def _mean_of_many(shown: Callable, sensor: torch.Tensor, deviation: torch.Tensor) -> torch.Tensor:
+    """Return the mean of many photographs, which real data sets have as reference: curve and clipping move it.
+
+    By three points for each channel (the unscented transform); without noise it is what is shown without noise.
+    """
+    middle = shown(sensor)
+    mean = middle.clone()
+    for channel, variance in enumerate(_VARIANCE):
+        step = torch.zeros_like(sensor)
+        step[channel] = (3.0 * variance) ** 0.5 * deviation[channel]
+        mean += (shown(sensor + step) + shown(sensor - step) - 2.0 * middle) / 6.0
+    return mean
 
 
 def _luma(image: torch.Tensor) -> torch.Tensor:

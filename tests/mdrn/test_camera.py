@@ -34,6 +34,14 @@ def test_without_noise_a_photograph_is_its_reference_and_stays_near_the_scene():
     assert np.abs(clean.astype(int) - scene).mean() < 4  # what clipping of the colours changes
 
 
+def test_the_reference_is_the_mean_of_many_photographs():
+    """The tone curve and clipping move what noise disturbs, also in the means that real sets have as references."""
+    scene, camera = chelsea()[:96, :96], Camera(shot=0.02, read=5e-4, contrast=0.5, red_gain=2.0, blue_gain=1.6)
+    taken = [photograph(scene, camera, np.random.default_rng(seed)) for seed in range(40)]
+    noise = np.array([noisy.astype(np.float64) - clean for clean, noisy in taken])
+    assert noise.std() > 20 and np.abs(noise.mean((0, 1, 2))).max() < 0.05 * noise.std()
+
+
 def test_shot_noise_grows_with_light():
     ramp = np.repeat(np.linspace(40, 200, 256, dtype=np.uint8)[None, :, None], 256, axis=0).repeat(3, axis=2)
     clean, noisy = photograph(ramp, Camera(shot=0.02, read=0.0), np.random.default_rng(0))

@@ -9,7 +9,7 @@ def mdrn(model: str = "mdrn", device: str = "cpu"):
     """Return a released network in eval mode, to be called as `network(noisy, sigma)`.
 
     Args:
-        model: short name (mdrn, mdrn_tiny, mdrn_rgb, mdrn_tiny_rgb), released id or weights file.
+        model: short name (mdrn, mdrn_tiny, mdrn_rgb, mdrn_tiny_rgb, photo, photo_tiny), released id or weights file.
         device: 'cpu' or 'cuda'.
     """
     return _load(model, device)
@@ -28,3 +28,13 @@ def mdrn_rgb(device: str = "cpu"):
 def mdrn_tiny_rgb(device: str = "cpu"):
     """Return the fast network for colour images, see `mdrn`."""
     return _load("mdrn_tiny_rgb", device)
+
+
+def photo(device: str = "cpu"):
+    """Return the network for photographs, see `mdrn`."""
+    return _load("photo", device)
+
+
+def photo_tiny(device: str = "cpu"):
+    """Return the fast network for photographs, see `mdrn`."""
+    return _load("photo_tiny", device)

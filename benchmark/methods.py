@@ -23,7 +23,7 @@ from benchmark.rows import AUTO, BASELINES, ESTIMATOR, short_hash
 from benchmark.testsets import TestSet
 from mdrn import checkpoint, classical, inference
 from mdrn.denoiser import count_parameters
-from mdrn.estimate import estimate_noise_level
+from mdrn.estimate import COARSENESS, estimate_level
 from mdrn.metrics import to_uint8
 
 NOISY, BM3D, DEFAULT = "noisy", "bm3d", "mdrn.denoise"
@@ -125,8 +125,9 @@ def network(id_or_path: str | Path, plan: str, arm: str = "", steps: int | None 
 
 def with_estimated_level(method: Method, photographs: bool = False) -> Method:
     """Return `method` with the noise level estimated from the noisy image instead of known."""
-    code = short_hash([method.code, estimator_hash()])
-    changes = {"name": f"{method.name}{AUTO}", "code": code, "estimate": estimate_noise_level, "slow": True}
+    coarseness = checkpoint.read_header(method.source).coarseness if method.weights else COARSENESS
+    code = short_hash([method.code, estimator_hash()] + [coarseness] * (coarseness != COARSENESS))
+    changes = {"name": f"{method.name}{AUTO}", "code": code, "estimate": _estimate(coarseness), "slow": True}
     return dataclasses.replace(method, photographs=photographs, **changes)
 
 
@@ -154,7 +155,7 @@ def without_weights() -> list[Method]:
         version = short_hash([BM3D, metadata.version(BM3D)])
         found.append(Method(BM3D, _always(bm3d), code=version, slow=True, on_request=True))
     noisy = Method(NOISY, _always(lambda noisy, sigma: noisy))
-    estimator = Method(ESTIMATOR, None, code=estimator_hash(), estimate=estimate_noise_level)
+    estimator = Method(ESTIMATOR, None, code=estimator_hash(), estimate=_estimate(COARSENESS))
     automatic = [with_estimated_level(method, photographs=True) for method in found]
     return [noisy, *found, *automatic, *library_default(), estimator]
 
@@ -171,10 +172,16 @@ def library_default() -> list[Method]:
         restored = mdrn.restore(image).image.astype(np.float32) / np.float32(255.0)
         return torch.from_numpy(restored).permute(2, 0, 1)[None]
 
-    code = short_hash([source_hash(mdrn.restore), estimator_hash()])
-    weights = checkpoint.read_header(name).sha256[:16]
-    of_colour = {"channels": (3,), "photographs": True, "estimate": estimate_noise_level}  # which `restore` asks too
-    return [Method(DEFAULT, _always(restore), code=code, weights=weights, source=name, **of_colour)]
+    header = checkpoint.read_header(name)
+    code = short_hash([source_hash(mdrn.restore), estimator_hash(), header.coarseness])
+    estimate = _estimate(header.coarseness)  # which `restore` asks too
+    of_colour = {"channels": (3,), "photographs": True, "estimate": estimate, "weights": header.sha256[:16]}
+    return [Method(DEFAULT, _always(restore), code=code, source=name, **of_colour)]
+
+
+def _estimate(coarseness: float) -> Callable[[np.ndarray], float]:
+    """Return the estimate of the level at which networks of this coarseness do best."""
+    return lambda image: estimate_level(image, coarseness)[0]
 
 
 def bm3d(noisy: torch.Tensor, sigma: float) -> torch.Tensor:
@@ -196,7 +203,7 @@ def _always(function: Callable[[torch.Tensor, float], torch.Tensor]) -> Callable
 def estimator_hash() -> str:
     """Hash the source and the weights of the noise level's estimator."""
     weights = resources.files("mdrn").joinpath("estimate.safetensors").read_bytes()
-    return short_hash([source_hash(estimate_noise_level), hashlib.sha256(weights).hexdigest()])
+    return short_hash([source_hash(estimate_level), hashlib.sha256(weights).hexdigest()])
 
 
 def source_hash(function: Callable) -> str:

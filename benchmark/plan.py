@@ -214,7 +214,7 @@ RELEASE_OPTIONS = {
     "mdrn_tiny": {"steps": 40_000, "pool": 20_480},
     "mdrn_rgb": {"steps": 16_000, "large_patches": 0.3, "data": ("bsds", "extra")},
     "mdrn_tiny_rgb": {"steps": 40_000, "large_patches": 0.3, "data": ("bsds", "extra")},
-    "photo": {"steps": 16_000, "pool": 20_480, "data": ("bsds", "extra"), "camera_share": 0.6},
+    "photo": {"steps": 13_000, "pool": 20_480, "data": ("bsds", "extra"), "camera_share": 0.6},
     "photo_tiny": {"steps": 40_000, "pool": 20_480, "data": ("bsds", "extra"), "camera_share": 0.6},
 }
 TEACHER = TrainConfig(preset="teacher", **RELEASE_OPTIONS["teacher"])

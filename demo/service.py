@@ -19,7 +19,7 @@ import numpy as np
 
 from demo import catalogue
 from demo.errors import told_to_the_visitor
-from mdrn import estimate, files, inference
+from mdrn import checkpoint, estimate, files, inference
 
 MAX_PIXELS = 26_000_000  # a camera of 24 megapixels writes a little more
 MAX_FILE_SIZE = "160mb"  # such a camera's 16-bit TIFF has 144 MB
@@ -132,14 +132,16 @@ def read(path: Path) -> files.ImageFile:
 
 
 def inspect(path: Path) -> tuple[Upload, files.ImageFile]:
-    """Say what an upload is, and estimate its noise level.
+    """Say what an upload is, and estimate its noise level: what the default network would be told.
 
     Raises:
         DemoError: if it is not an image this page takes.
     """
     source = read(path)
     with told_to_the_visitor(path):
-        noise_level = estimate.estimate_noise_level(source.pixels)
+        default = inference.default_model(3 if _channels(source) > 2 else 1)
+        coarseness = checkpoint.read_header(default).coarseness
+        noise_level = estimate.estimate_level(source.pixels, coarseness)[0]
     height, width = source.pixels.shape[:2]
     return Upload(_kind(source), height * width, noise_level), source
 
@@ -219,9 +221,12 @@ def restored(job: Job, strength: float, at: tuple[slice, slice] = (slice(None), 
     return inference.blend(before, after, min(1.0, strength))
 
 
+def _channels(source: files.ImageFile) -> int:
+    return 1 if source.pixels.ndim == 2 else source.pixels.shape[2]
+
+
 def _kind(source: files.ImageFile) -> str:
     height, width = source.pixels.shape[:2]
-    channels = 1 if source.pixels.ndim == 2 else source.pixels.shape[2]
-    colours = {1: "grey", 2: "grey with alpha", 3: "RGB", 4: "RGB with alpha"}[channels]
+    colours = {1: "grey", 2: "grey with alpha", 3: "RGB", 4: "RGB with alpha"}[_channels(source)]
     bits = "32-bit float" if source.pixels.dtype.kind == "f" else f"{source.pixels.dtype.itemsize * 8}-bit"
     return f"{width} × {height} pixels, {bits} {colours}, {source.format.upper()}"

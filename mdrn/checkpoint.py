@@ -23,6 +23,7 @@ from safetensors.torch import save
 from torch import nn
 
 from mdrn.denoiser import MdrnError
+from mdrn.estimate import COARSENESS
 from mdrn.files.writing import write_atomically
 from mdrn.model import MDRN, ModelConfig
 from mdrn.noise import MAX_NOISE_LEVEL
@@ -34,7 +35,9 @@ SUFFIX = ".safetensors"
 ARCHITECTURES = {"mdrn": ModelConfig, "teacher": TeacherConfig}
 METADATA_KEY = "mdrn"  # one metadata key: safetensors does not keep the order of several
 _MAX_BYTES, _MAX_HEADER_BYTES = 256 * 2**20, 2**20
-_JSON_TYPES: dict[str, type] = {"noise_level": list} | dict.fromkeys(("seed", "patches", "steps"), int)
+_JSON_TYPES: dict[str, type] = {"noise_level": list, "coarseness": float} | dict.fromkeys(
+    ("seed", "patches", "steps"), int
+)
 _JSON_TYPES |= dict.fromkeys(("model", "recipe", "data", "validation"), dict)
 _JSON_TYPES |= dict.fromkeys(("id", "strategy", "git", "torch", "architecture", "sha256", "plan", "device"), str)
 
@@ -64,6 +67,7 @@ class Header:
         device: what it was trained on, such as 'cpu' or the name of a GPU.
         steps: of training.
         validation: PSNR in dB on the validation images at each noise level.
+        coarseness: maps measured noise to the level at which the network does best, see `estimate.Noise.level`.
     """
 
     id: str
@@ -82,6 +86,7 @@ class Header:
     device: str = ""
     steps: int = 0
     validation: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    coarseness: float = COARSENESS
 
 
 def tensors_sha256(tensors: Mapping[str, torch.Tensor]) -> str:
@@ -124,6 +129,7 @@ def parse_header(text: str) -> Header:
         _expect(re.fullmatch(r"[\w.+-]{1,100}", fields["id"]), "id", fields["id"])
         for name in fields.keys() & {"patches", "steps"}:
             _expect(0 <= fields[name] < 2**63, name, fields[name])
+        _expect(0 <= fields.get("coarseness", COARSENESS) <= 2, "coarseness", fields.get("coarseness"))
         for level, psnr in fields.get("validation", {}).items():
             _expect(type(psnr) is float and 0 <= psnr < 200 and len(level) < 20, "validation", psnr)
         low, high = fields["noise_level"] = tuple(float(level) for level in fields["noise_level"])

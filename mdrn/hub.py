@@ -19,6 +19,8 @@ from mdrn.model import MDRN
 
 WEIGHTS_NAME = "model.safetensors"
 _TASK = "image-to-image"
+_WHITE = "white Gaussian noise; the noise of photographs is smoother"
+_PHOTOGRAPHS = "the noise of photographs and for white Gaussian noise"
 _TAGS = ("image-denoising", "image-restoration", "pytorch")
 _CARD = """---
 {data}
@@ -55,8 +57,8 @@ network is in the header of `{weights}`.
 ## Training and limits
 
 {header.patches:,} patches of `{data_sets}`, recipe `{recipe}`, seed {header.seed}, code {header.git};
-SHA-256 of the tensors `{header.sha256}`. Made for white Gaussian noise: real sensor noise after a camera's
-processing, JPEG artefacts and blur are not.
+SHA-256 of the tensors `{header.sha256}`. Made for {noise},
+not for JPEG blocks or blur.
 """
 
 
@@ -161,6 +163,7 @@ def model_card(network: MDRN, scores: Sequence[Score] = (), repo: str | None = N
             results=_table(scores) if scores else "None were given.",
             data_sets=header.data.get("sets", "unknown"),
             recipe=header.recipe.get("version", "unknown"),
+            noise=_PHOTOGRAPHS if header.recipe.get("camera_share") else _WHITE,
         )
     )
 

@@ -195,15 +195,15 @@ def blend(image: np.ndarray, restored: np.ndarray, strength: float) -> np.ndarra
 
 
 def default_model(channels: int) -> str:
-    """Return the id of the network that `denoise` takes by itself: the released `mdrn` for a range of levels.
+    """Return the id of the network that `denoise` takes by itself: `mdrn`, or for RGB `photo`.
 
-    For RGB it is a colour network, the small one if there is no other, and a grey one while none is released.
+    While that is not released, RGB goes through another colour network or, if there is none, through a grey one.
 
     Raises:
         MdrnError: if none is released.
     """
     names = checkpoint.short_names()
-    for preset in ("mdrn_rgb", "mdrn_tiny_rgb", "mdrn") if channels == 3 else ("mdrn",):
+    for preset in ("photo", "mdrn_rgb", "mdrn_tiny_rgb", "mdrn") if channels == 3 else ("mdrn",):
         if preset in names:
             return names[preset]
     raise MdrnError("no range network is released with this package; name one with model=")
@@ -252,7 +252,9 @@ def _levels(
     """Return levels (1, 1), for equal parts of the image, or for each pixel; and whether they were estimated."""
     low, high = _range(network)
     if noise_level is None and low < high:
-        whole, parts = estimate.estimate_level(image, white=white)
+        header = getattr(network, "header", None)
+        coarseness = header.coarseness if header else estimate.COARSENESS
+        whole, parts = estimate.estimate_level(image, coarseness, white)
         return np.clip(np.array([[whole]]) if parts is None else parts, low, high), True
     if isinstance(noise_level, np.ndarray) and noise_level.ndim:
         if noise_level.shape != image.shape[:2]:

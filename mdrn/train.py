@@ -21,7 +21,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from mdrn import checkpoint, metrics, noise
+from mdrn import camera, checkpoint, estimate, metrics, noise
 from mdrn.data import Batch, PatchSource, data_root, fresh_batch, read_all, training_files, validation_files
 from mdrn.denoiser import MdrnError
 from mdrn.distill import STRATEGIES, DistillConfig, Distilled, Guide, Supervised
@@ -505,6 +505,7 @@ def _release(run: Run, out: Path, git: str, plan: str) -> Path:
         device=f"{where}, {'bfloat16' if run.bf16 else 'float32'}",
         steps=run.step,
         validation=run.history[-1]["psnr"] if run.history else {},
+        coarseness=camera.COARSENESS if config.camera_share else estimate.COARSENESS,
     )
     weights = out / f"{config.id}.safetensors"
     checkpoint.write_weights(weights, run.ema.module, header)

@@ -261,8 +261,8 @@ def layout(tab: gr.Tab, handlers: Compare) -> list:
             )  # fmt: skip
             note = gr.Markdown(elem_id="compare-note")
             with gr.Row():
-                left = gr.Dropdown(["noisy"], value="noisy", label="Left", filterable=False, min_width=140)
-                right = gr.Dropdown(["clean"], value="clean", label="Right", filterable=False, min_width=140)
+                left = gr.Dropdown(["noisy"], value="noisy", label="Left", filterable=False, min_width=200)
+                right = gr.Dropdown(["clean"], value="clean", label="Right", filterable=False, min_width=200)
             pair = gr.ImageSlider(
                 label=f"The same part of both, {_SCALE} times enlarged", max_height=_CROP * _SCALE, elem_id="pair",
                 **PICTURE,

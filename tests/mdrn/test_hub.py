@@ -105,3 +105,10 @@ def test_what_cannot_be_saved_or_loaded_gets_one_line(tmp_path):
 
 def test_a_card_without_scores_says_so():
     assert "None were given" in str(hub.model_card(with_header()))
+
+
+def test_a_card_says_which_noise_the_network_knows():
+    network = with_header()
+    assert "white Gaussian noise; the noise of photographs is smoother" in str(hub.model_card(network))
+    network.header = header_for(network, recipe={"version": "3", "camera_share": 0.6})
+    assert "the noise of photographs and for white Gaussian noise" in str(hub.model_card(network))

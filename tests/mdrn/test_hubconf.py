@@ -9,7 +9,7 @@ import pytest
 CLONE = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("name", ["mdrn", "mdrn_tiny_rgb"])
+@pytest.mark.parametrize("name", ["mdrn", "mdrn_tiny_rgb", "photo"])
 def test_torch_hub_loads_a_network_from_a_clone(name, tmp_path):
     code = (
         f"import torch; network = torch.hub.load({str(CLONE)!r}, {name!r}, source='local');"
@@ -17,5 +17,5 @@ def test_torch_hub_loads_a_network_from_a_clone(name, tmp_path):
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    channels = 3 if name.endswith("rgb") else 1
+    channels = 1 if name == "mdrn" else 3
     assert result.stdout.startswith(f"{name}.") and f"(1, {channels}, 9, 7)" in result.stdout

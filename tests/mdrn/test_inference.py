@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 from small_networks import SMALL_STAGE, header_for, small_network
 
 import mdrn
@@ -29,9 +30,9 @@ def released(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "WEIGHTS_DIR", folder)
     inference._load.cache_clear()
 
-    def release(name, channels=1, level=(0.0, 75.0)):
+    def release(name, channels=1, level=(0.0, 75.0), **fields):
         network = small_network(channels)
-        header = header_for(network, id=name, noise_level=level)
+        header = header_for(network, id=name, noise_level=level, **fields)
         checkpoint.write_weights(folder / f"{name}.safetensors", network, header)
 
     release("mdrn.plain_n0-75_s0")
@@ -115,6 +116,18 @@ def test_colour_through_a_grey_network_is_channel_by_channel_and_says_so(network
         assert np.array_equal(restored[..., c], denoise(np.ascontiguousarray(image[..., c]), 25, network))
 
 
+def test_the_header_maps_measured_noise_to_the_networks_level(released):
+    """White noise is the same to all networks; of smooth noise one that knows it can take more away."""
+    released("mdrn_rgb.plain_n0-75_s0", channels=3)
+    released("photo.plain_n0-75_s0", channels=3, coarseness=1.3)
+    white = np.random.default_rng(0).normal(0, 20, (160, 160, 3))
+    smooth = 3 * gaussian_filter(white, (1.2, 1.2, 0))
+    for noise, least, most in ((white, 0.95, 1.05), (smooth, 1.1, 1.6)):
+        image = np.clip(np.round(120 + noise), 0, 255).astype(np.uint8)
+        level, larger = (restore(image, model=name).noise_level for name in ("mdrn_rgb", "photo"))
+        assert least < larger / level < most
+
+
 def test_default_network(released):
     image = make((33, 21, 3), "uint8")
     assert default_model(1) == default_model(3) == "mdrn.plain_n0-75_s0"
@@ -128,6 +141,8 @@ def test_default_network(released):
         assert denoise(image, 25).shape == image.shape
     result = restore(image, 25)
     assert result.model == "mdrn_rgb.plain_n0-75_s0" and not result.per_channel
+    released("photo.plain_n0-75_s0", channels=3)
+    assert default_model(3) == "photo.plain_n0-75_s0" and default_model(1) == "mdrn.plain_n0-75_s0"
     assert restore(image[..., 0], 25).model == "mdrn.plain_n0-75_s0"
     with pytest.raises(ValueError, match="grey"):
         restore(image[..., 0], 25, "mdrn_rgb.plain_n0-75_s0")

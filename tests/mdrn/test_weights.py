@@ -56,8 +56,8 @@ def test_every_stage_gains_and_the_first_most(name, sample, colour_sample):
 @pytest.mark.parametrize("name", mdrn.list_models())
 def test_bfloat16_costs_next_to_nothing(name, sample, colour_sample):
     network = mdrn.load(name)
-    clean = of(network, sample, colour_sample)[:96, :96]  # small: many CPUs emulate bfloat16, slowly
-    planes = torch.from_numpy(noise.benchmark_noisy(clean, 25)).reshape(96, 96, -1).permute(2, 0, 1)[None]
+    clean = of(network, sample, colour_sample)[:192, :192]  # small: many CPUs emulate bfloat16, slowly
+    planes = torch.from_numpy(noise.benchmark_noisy(clean, 25)).reshape(192, 192, -1).permute(2, 0, 1)[None]
     scores = []
     for enabled in (False, True):
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=enabled):

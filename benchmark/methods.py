@@ -23,7 +23,7 @@ from benchmark.rows import AUTO, BASELINES, ESTIMATOR, short_hash
 from benchmark.testsets import TestSet
 from mdrn import checkpoint, classical, inference
 from mdrn.denoiser import count_parameters
-from mdrn.estimate import COARSENESS, estimate_level
+from mdrn.estimate import COARSENESS, estimate_level, estimate_noise_level
 from mdrn.metrics import to_uint8
 
 NOISY, BM3D, DEFAULT = "noisy", "bm3d", "mdrn.denoise"
@@ -155,7 +155,7 @@ def without_weights() -> list[Method]:
         version = short_hash([BM3D, metadata.version(BM3D)])
         found.append(Method(BM3D, _always(bm3d), code=version, slow=True, on_request=True))
     noisy = Method(NOISY, _always(lambda noisy, sigma: noisy))
-    estimator = Method(ESTIMATOR, None, code=estimator_hash(), estimate=_estimate(COARSENESS))
+    estimator = Method(ESTIMATOR, None, code=estimator_hash(), estimate=estimate_noise_level)
     automatic = [with_estimated_level(method, photographs=True) for method in found]
     return [noisy, *found, *automatic, *library_default(), estimator]
 

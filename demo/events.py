@@ -29,7 +29,7 @@ NEWEST = {"trigger_mode": "always_last", **QUIET, **LIGHT, **PRIVATE}
 WRITING = {"trigger_mode": "always_last", "concurrency_id": "writing", "concurrency_limit": 1, **QUIET, **PRIVATE}
 STAMPED = "(_, ...values) => [performance.now(), ...values]"  # in the browser: when an event was sent
 PICTURE = {"format": "png", "type": "filepath", "interactive": False, "buttons": ["fullscreen"]}
-_LEVEL_HINT = "A camera's photograph: around 10. 25 is plain to see, 50 is heavy."
+_LEVEL_HINT = "A camera's photograph: around 12. 25 is plain to see, 50 is heavy."
 _STRENGTH_HINT = "Noise left: raise the level. Texture lost: less strength. Above 1 the network runs again."
 HOLD = "Hold for the original (O)"
 STOPPED = "Stopped."

@@ -19,7 +19,7 @@ import numpy as np
 
 from demo import catalogue
 from demo.errors import told_to_the_visitor
-from mdrn import checkpoint, estimate, files, inference
+from mdrn import files, inference
 
 MAX_PIXELS = 26_000_000  # a camera of 24 megapixels writes a little more
 MAX_FILE_SIZE = "160mb"  # such a camera's 16-bit TIFF has 144 MB
@@ -139,9 +139,7 @@ def inspect(path: Path) -> tuple[Upload, files.ImageFile]:
     """
     source = read(path)
     with told_to_the_visitor(path):
-        default = inference.default_model(3 if _channels(source) > 2 else 1)
-        coarseness = checkpoint.read_header(default).coarseness
-        noise_level = estimate.estimate_level(source.pixels, coarseness)[0]
+        noise_level = inference.estimated_level(source.pixels)
     height, width = source.pixels.shape[:2]
     return Upload(_kind(source), height * width, noise_level), source
 
@@ -221,12 +219,9 @@ def restored(job: Job, strength: float, at: tuple[slice, slice] = (slice(None), 
     return inference.blend(before, after, min(1.0, strength))
 
 
-def _channels(source: files.ImageFile) -> int:
-    return 1 if source.pixels.ndim == 2 else source.pixels.shape[2]
-
-
 def _kind(source: files.ImageFile) -> str:
     height, width = source.pixels.shape[:2]
-    colours = {1: "grey", 2: "grey with alpha", 3: "RGB", 4: "RGB with alpha"}[_channels(source)]
+    channels = 1 if source.pixels.ndim == 2 else source.pixels.shape[2]
+    colours = {1: "grey", 2: "grey with alpha", 3: "RGB", 4: "RGB with alpha"}[channels]
     bits = "32-bit float" if source.pixels.dtype.kind == "f" else f"{source.pixels.dtype.itemsize * 8}-bit"
     return f"{width} × {height} pixels, {bits} {colours}, {source.format.upper()}"

@@ -15,7 +15,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -138,6 +138,56 @@ def restore(
         raise MdrnError(f"strength: expected 0 to 2, got {strength!r}")
     if tile is not None and not (isinstance(tile, numbers.Integral) and tile >= 1):
         raise MdrnError(f"tile: expected a whole number of at least 1 pixel, got {tile!r}")
+    planes = image[..., None] if image.ndim == 2 else image
+    network, seen, hidden, equal, white, levels, estimated = _prepare(image, noise_level, model, white_level, device)
+    levels = np.minimum(levels * max(1.0, strength), _range(network)[1])
+
+    outputs = [np.array(planes) for _ in range(len(network.config.stages) if stages else 1)]
+    for window, group, results in _passes(network, seen, levels, white, tile, stages, progress) if levels.any() else ():
+        for output, result in zip(outputs, results, strict=True):
+            values = result.mean(axis=2, keepdims=True) if equal else result
+            output[window.core][..., [0, 1, 2] if equal else group] = _to_dtype(values, image.dtype, white)
+    for output in outputs if hidden is not None else ():
+        output[hidden] = planes[hidden]
+    mixed = [blend(image, output.reshape(image.shape), min(1.0, strength)) for output in outputs]
+    return Restoration(
+        image=mixed[-1],
+        noise_level=_root_mean_square(levels),
+        estimated=estimated,
+        model=_name(network),
+        per_channel=network.config.channels < seen.shape[2],
+        stages=tuple(mixed) if stages else (),
+        seconds=time.perf_counter() - began,
+    )
+
+
+def estimated_level(image: np.ndarray | PILImage) -> float:
+    """Return the noise level that `denoise` takes for an image if it is told nothing, on the 8-bit scale.
+
+    Raises:
+        MdrnError: as `denoise` does.
+    """
+    return _root_mean_square(_prepare(_as_array(image)).levels)
+
+
+class _Prepared(NamedTuple):
+    network: Denoiser
+    seen: np.ndarray  # (H, W, C), what goes through it
+    hidden: np.ndarray | None  # (H, W), where alpha is 0
+    equal: bool  # whether red, green and blue are the same
+    white: float
+    levels: np.ndarray
+    estimated: bool
+
+
+def _prepare(
+    image: np.ndarray,
+    noise_level: float | np.ndarray | None = None,
+    model: str | Path | Denoiser | None = None,
+    white_level: float | None = None,
+    device: str | None = None,
+) -> _Prepared:
+    """Choose the network, what of the image goes through it, and the noise levels that it is told."""
     white = _white(image, white_level, estimated=noise_level is None)
     planes = image[..., None] if image.ndim == 2 else image
     alpha = planes.shape[2] in (2, 4)
@@ -151,26 +201,11 @@ def restore(
     if channels == 3 and seen.shape[2] == 1:
         raise MdrnError(f"image: {_name(network)} is a colour network, got a grey image; choose a grey network")
     measured = np.dstack([seen, planes[..., -1:]]) if alpha else seen
-    levels, estimated = _levels(measured, noise_level, network, white)
-    levels = np.minimum(levels * max(1.0, strength), _range(network)[1])
+    return _Prepared(network, seen, hidden, equal, white, *_levels(measured, noise_level, network, white))
 
-    outputs = [np.array(planes) for _ in range(len(network.config.stages) if stages else 1)]
-    for window, group, results in _passes(network, seen, levels, white, tile, stages, progress) if levels.any() else ():
-        for output, result in zip(outputs, results, strict=True):
-            values = result.mean(axis=2, keepdims=True) if equal else result
-            output[window.core][..., [0, 1, 2] if equal else group] = _to_dtype(values, image.dtype, white)
-    for output in outputs if alpha else ():
-        output[hidden] = planes[hidden]
-    mixed = [blend(image, output.reshape(image.shape), min(1.0, strength)) for output in outputs]
-    return Restoration(
-        image=mixed[-1],
-        noise_level=float(np.sqrt(np.square(levels).mean())),
-        estimated=estimated,
-        model=_name(network),
-        per_channel=channels < seen.shape[2],
-        stages=tuple(mixed) if stages else (),
-        seconds=time.perf_counter() - began,
-    )
+
+def _root_mean_square(levels: np.ndarray) -> float:
+    return float(np.sqrt(np.square(levels).mean()))
 
 
 def blend(image: np.ndarray, restored: np.ndarray, strength: float) -> np.ndarray:

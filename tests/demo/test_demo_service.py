@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import skimage
 from demo_site import COLOUR, GREY, TINY, make_image
 from PIL import Image, ImageCms
+from scipy.ndimage import gaussian_filter
 
 import mdrn
 from demo import catalogue, errors, service, views
@@ -111,6 +113,27 @@ def test_format_follows_the_content_not_the_name(tmp_path):
     os.rename(tmp_path / "a.png", tmp_path / "a.jpg")
     job = service.denoise(asked(tmp_path / "a.jpg"), Workspace(tmp_path / "results").new("me"))
     assert service.write_result(job).suffix == ".png"
+
+
+@pytest.mark.parametrize("kind", ["equal channels", "level that differs", "12 bits in 16", "transparent"])
+def test_the_estimate_of_an_upload_is_what_a_run_takes(kind, tmp_path):
+    rng = np.random.default_rng(0)
+    levels = np.linspace(5, 50, 256) if kind == "level that differs" else np.full(256, 15.0)
+    smooth = (
+        gaussian_filter(rng.normal(0, 3, (256, 256)), 1.2) if kind == "equal channels" else rng.normal(size=(256,) * 2)
+    )
+    image = np.clip(np.round(skimage.data.camera()[100:356, 100:356] + smooth * levels), 0, 255).astype(np.uint8)
+    if kind == "12 bits in 16":
+        image = image.astype(np.uint16) * 16
+    if kind == "equal channels":
+        image = np.dstack([image] * 3)
+    if kind == "transparent":
+        hidden = np.uint8([[0, 255]]).repeat(128, axis=1).repeat(256, axis=0)
+        image = np.dstack([np.where(hidden, image, rng.integers(0, 256, image.shape)).astype(np.uint8), hidden])
+    files.write_image(tmp_path / "a.png", image)
+    said = service.inspect(tmp_path / "a.png")[0].noise_level
+    taken = service.denoise(asked(tmp_path / "a.png"), Workspace(tmp_path / "results").new("me")).noise_level
+    assert said == taken > 5
 
 
 def test_bad_uploads_are_named_and_no_path_is_shown(tmp_path, monkeypatch):

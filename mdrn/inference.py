@@ -164,6 +164,9 @@ def restore(
 def estimated_level(image: np.ndarray | PILImage) -> float:
     """Return the noise level that `denoise` takes for an image if it is told nothing, on the 8-bit scale.
 
+    Args:
+        image: as in `denoise`.
+
     Raises:
         MdrnError: as `denoise` does.
     """
@@ -192,7 +195,7 @@ def _prepare(
     planes = image[..., None] if image.ndim == 2 else image
     alpha = planes.shape[2] in (2, 4)
     hidden = planes[..., -1] == 0 if alpha else None
-    seen = _with_hidden_filled(planes[..., :-1], hidden) if alpha else planes
+    seen = planes if hidden is None else _with_hidden_filled(planes[..., :-1], hidden)
     equal = seen.shape[2] == 3 and all(np.array_equal(seen[..., 0], seen[..., c]) for c in (1, 2))
     network = _network(model, 1 if equal else seen.shape[2], device)
     channels = network.config.channels

@@ -100,7 +100,7 @@ def test_killed_and_resumed_ends_in_the_same_bytes(tmp_path):
     assert weights.read_bytes() == alone.read_bytes()
     histories = [json.loads(path.with_suffix(".json").read_text())["history"] for path in (alone, weights)]
     assert histories[0] == histories[1] and len(histories[0]) == 4
-    assert not list(out.glob(".*.tmp")) or all(".state." in p.name for p in out.glob(".*.tmp"))
+    assert len(list(out.glob(".*.tmp"))) <= kills  # one is left where a kill met a write
 
 
 def test_interrupted_in_process_and_resumed(tmp_path, monkeypatch):

@@ -37,7 +37,7 @@ _BLEND_VALUES = 2**20  # mixed at once, so that no float copy of a whole image i
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # of glibc's malloc.h
 _LARGEST_REUSED = 32 * 2**20  # glibc takes no more; larger blocks are mapped anew each time
 _KEPT = 512 * 2**20
-_BYTES_PER_PIXEL = 14  # working set per tile pixel, head channel and byte of float32, measured on the presets
+_LAYERS_ALIVE = 11  # a tile's working set in outputs of the head, measured on the presets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +92,7 @@ def denoise(
             noise level, for more smoothing.
         white_level: the value of white where it is not the type's highest, such as 4095 for 12 bits in uint16. None
             finds out for uint16 when the noise level is estimated.
-        tile: side of square tiles in pixels; None chooses from the memory at hand. Tiles overlap by the network's
+        tile: largest side of tiles in pixels; None chooses from the memory at hand. Tiles overlap by the network's
             receptive field, so the result does not depend on it beyond rounding.
         device: 'cpu' or 'cuda'; None is the CPU, or where a given network already is.
         progress: called with (done, total) after each tile; an exception it raises stops the work.
@@ -419,10 +419,13 @@ def _windows(shape: tuple[int, int], network: Denoiser, tile: int | None) -> Ite
     side = max(stride, side // stride * stride)
     if tile is None and max(shape) <= side + 2 * halo:
         side = -(-max(shape) // stride) * stride
-    for top in range(0, shape[0], side):
-        for left in range(0, shape[1], side):
-            rows, columns = (_spans(start, side, halo, size) for start, size in ((top, shape[0]), (left, shape[1])))
-            yield _Window(*zip(rows, columns, strict=True))
+    axes = []
+    for size in shape:  # parts of equal size, for what is read twice is least then
+        even = -(-size // -(-size // side))
+        even = -(-even // stride) * stride
+        axes.append([_spans(start, even, halo, size) for start in range(0, size, even)])
+    for rows, columns in itertools.product(*axes):
+        yield _Window(*zip(rows, columns, strict=True))
 
 
 def _spans(start: int, side: int, halo: int, size: int) -> tuple[slice, slice, slice]:
@@ -434,9 +437,9 @@ def _spans(start: int, side: int, halo: int, size: int) -> tuple[slice, slice, s
 def _tile_from_memory(network: Denoiser, halo: int) -> int:
     import psutil
 
-    budget = min(psutil.virtual_memory().available // 4, 400 * 2**20)
+    largest = min(psutil.virtual_memory().available // (4 * _LAYERS_ALIVE), _LARGEST_REUSED)
     width, entry = getattr(network.config, "widths", (_UNKNOWN_WIDTH,))[0], getattr(network.config, "entry", 1)
-    pixels = budget / (_BYTES_PER_PIXEL * 4 * width / entry**2)
+    pixels = largest / (4 * width / entry**2)
     return int(min(_MAX_TILE, max(_MIN_TILE, pixels**0.5 - 2 * halo)))
 
 

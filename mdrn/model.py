@@ -142,10 +142,9 @@ class Stage(nn.Module):
                     x = self.fuse[scale](earlier[scale]).add_(x)
             x = blocks(x)
             encoded.append(x)
-        features = [x]
+        features = [encoded.pop()]
         for scale in reversed(range(len(self.decode))):
-            x = self.decode[scale](self.reconstruct[scale](x).add_(encoded[scale]))
-            features.insert(0, x)
+            features.insert(0, self.decode[scale](self.reconstruct[scale](features[0]).add_(encoded.pop())))
         return features
 
 

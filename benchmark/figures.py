@@ -25,7 +25,7 @@ _DISTILLED = "hmds"
 def all_figures(results: Results) -> list[Figure]:
     """Draw what the tables allow."""
     drawn = [
-        against(results, "ms_512", "psnr_against_cpu_time", "ms for 512 x 512 grey on the CPU"),
+        against(results, "ms_512", "psnr_against_cpu_time", "ms for 512 x 512 on the CPU"),
         against(results, "parameters", "psnr_against_parameters", "parameters (millions)"),
         *steps(results),
         gain_by_level(results),
@@ -214,7 +214,7 @@ def throughput(results: Results) -> Figure | None:
         for index, (name, line) in enumerate(times.sort_values(times.columns[0]).iterrows()):
             line = line.dropna()
             side = line.index.to_numpy()
-            ours = name.startswith("mdrn")
+            ours = name.startswith(("mdrn", "photo"))
             look = style(index) if ours else style(index) | {"color": GREY}
             axes.plot(side**2 / 1e6, side**2 / line / 1000, **look)
             labels.append(Label(side[0] ** 2 / 1e6, side[0] ** 2 / line.iloc[0] / 1000, name, look["color"], ours))

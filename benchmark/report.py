@@ -24,7 +24,7 @@ _SHOWN += ("validation_psnr_against_steps_mdrn_tiny", "psnr_against_parameters")
 _PLOTS = 3
 _NOTE = (
     "PSNR in dB at noise levels 15 / 25 / 50; unclipped Gaussian noise, seed 0 for every image, output rounded to 8 "
-    f"bits. ms: 512 x 512 grey on the CPU. *{tables.AS_PUBLISHED.capitalize()}*: quoted, not measured here."
+    f"bits. ms: 512 x 512 on the CPU. *{tables.AS_PUBLISHED.capitalize()}*: quoted, not measured here."
 )
 _PREFACE = """# Results
 

@@ -45,11 +45,11 @@ Denoiser = Callable[[torch.Tensor, float], torch.Tensor]
 
 
 def networks() -> dict[str, nn.Module]:
-    """Return the networks to compare, with drawn weights: DnCNN, FFDNet and the grey presets."""
+    """Return the networks to compare, with drawn weights: DnCNN, FFDNet and the presets."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         models: dict[str, nn.Module] = {"DnCNN": DnCNN(), "FFDNet": FFDNet()}
-        models |= {name: MDRN(config) for name, config in PRESETS.items() if config.channels == 1}
+        models |= {name: MDRN(config) for name, config in PRESETS.items()}
     return {name: model.eval() for name, model in models.items()}
 
 
@@ -74,7 +74,7 @@ def measure(
     A round's time is the median over at least 0.2 seconds of calls, after one that is not timed; in tiles, of one call.
 
     Args:
-        models: name -> network under the denoiser contract, grey, in eval mode, or a function under the same contract.
+        models: name -> network under the denoiser contract in eval mode, or a function under the same contract, grey.
         size: side of the square image in pixels; above `WHOLE` networks work in tiles, as `mdrn.denoise` does.
         repeats: timed rounds, after one that is not; fewer for images in tiles.
         device: 'cpu' or 'cuda'.
@@ -82,7 +82,7 @@ def measure(
         limit: what would take more seconds for one image, by its time for a small one, is left out: a row without time.
     """
     here = {"machine": machine_name(device), "threads": torch.get_num_threads(), "git": git_revision(), "start": now()}
-    noisy = torch.rand(1, 1, size, size, generator=torch.Generator().manual_seed(0)).to(device)
+    noisy = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device)
     kinds = {name: _kinds(model, size) for name, model in models.items()}
     calls = {(name, kind): _call(models[name], kind, noisy) for name in models for kind in kinds[name]}
     seconds: dict[tuple[str, str], list[float]] = {key: [] for key in calls}
@@ -96,16 +96,14 @@ def measure(
                     seconds[key].append(elapsed)
             on_round()
     run = rows.short_hash([here, size, repeats, time.time_ns()])[:12]
-    costs = {
-        name: (count_parameters(model), gmacs(model, size=size)) if isinstance(model, nn.Module) else (0, None)
-        for name, model in models.items()
-    }
+    neural = {name: model for name, model in models.items() if isinstance(model, nn.Module)}
+    costs = {n: (count_parameters(model), gmacs(model, model.config.channels, size)) for n, model in neural.items()}
     return [
         rows.SpeedRow(
             run=run,
             network=name,
-            parameters=costs[name][0],
-            gmacs=costs[name][1],
+            parameters=costs.get(name, (0, None))[0],
+            gmacs=costs.get(name, (0, None))[1],
             memory_format=kind,
             size=size,
             milliseconds=1000 * statistics.median(times) if times else None,
@@ -162,12 +160,13 @@ def _kinds(model: nn.Module | Denoiser, size: int) -> tuple[str, ...]:
 
 
 def _call(model: nn.Module | Denoiser, kind: str, noisy: torch.Tensor) -> Callable[[], object]:
-    """Return what is timed: one image restored."""
+    """Return what is timed: one image restored, in colour by a colour network and else in grey."""
     if not isinstance(model, nn.Module):
-        return functools.partial(model, noisy.cpu(), SIGMA)
+        return functools.partial(model, noisy[:, :1].cpu(), SIGMA)
     size, layout = noisy.shape[-1], FORMATS[kind]
+    noisy = noisy[:, : model.config.channels]
     if size > WHOLE:
-        image = noisy[0, 0].cpu().numpy()
+        image = noisy[0].movedim(0, -1).cpu().numpy()
         model = model.to(noisy.device, memory_format=layout)
         return lambda: restore(image, 255 * SIGMA, model, device=noisy.device.type)
     image = noisy.contiguous(memory_format=layout)
@@ -192,9 +191,9 @@ def peak_of(name: str, kind: str, size: int) -> float | None:
 def _peak_here(name: str, kind: str, size: int) -> float | None:
     reuse_freed_memory()
     model = (networks() | classical())[name]
-    call = _call(model, kind, torch.rand(1, 1, size, size))
+    call = _call(model, kind, torch.rand(1, 3, size, size))
     with torch.inference_mode():
-        _call(model, kind, torch.rand(1, 1, 32, 32))()  # what is imported and set up once
+        _call(model, kind, torch.rand(1, 3, 32, 32))()  # what is imported and set up once
         return peak_mib(call)
 
 

@@ -178,7 +178,7 @@ def photographs(results: Results, set_name: str) -> Table | None:
         lines.append((f"`{line.method}`", millions(line.parameters), *cells, number(line.ms_512, 0)))
     notes = (
         f"`{AUTO}`: the method uses the estimated noise level. `mdrn.denoise`: the library with its defaults; it also "
-        "chooses the network. ms: time for a 512 x 512 grey image on the CPU.",
+        "chooses the network. ms: 512 x 512 on the CPU, classical methods in grey.",
     )
     title = f"{SETS[set_name].title} ({int(frame.images.max())} images)"
     header = ("method", "parameters", "PSNR", "SSIM", "LPIPS", "mean estimated level", "ms")
@@ -270,13 +270,14 @@ def speed(results: Results, against: tuple[str, ...] = ("DnCNN", "FFDNet")) -> l
         first = group.iloc[0]
         name = re.sub(r"\W+", "_", f"speed_{device}_{size:.0f}_{threads:.0f}_threads_{machine}".lower()).strip("_")
         pixels = f"{size:.0f}x{size:.0f}" + (f" ({size**2 / 1e6:.0f} megapixels)" if size > 1024 else "")
-        title = f"Time for {pixels} grey, fp32, on {machine}, {device}, {threads:.0f} threads"
+        title = f"Time for {pixels}, fp32, on {machine}, {device}, {threads:.0f} threads"
         ratio_titles = (f"/ {name}" for name in against)
         header = ("denoiser", "parameters", "GMACs", "memory format", "ms (median)", *ratio_titles, "MP/s", "peak MiB")
         notes = [
             f"Medians of {group.repeats.max():.0f} interleaved repeats in one run, each network in its faster memory "
-            "format, untrained weights, batch normalisation folded; freed memory is reused. Peak MiB: beyond network "
-            f"and image, in a process of its own. torch {first.torch}, {first.start}, commit {first.git}."
+            "format, colour networks in colour; untrained weights, batch normalisation folded; freed memory is reused. "
+            "Peak MiB: beyond network and image, in a process of its own. "
+            f"torch {first.torch}, {first.start}, commit {first.git}."
         ]
         if size > 1024:
             notes.append("Networks work in tiles, as `mdrn.denoise` does; their overlap is part of the time.")

@@ -65,7 +65,7 @@ class Network:
     def __str__(self) -> str:
         kind = "colour" if self.channels == 3 else "grey"
         low, high = self.noise_level
-        how = "alone" if self.strategy == "plain" else f"taught by a larger network ({self.strategy})"
+        how = "without a teacher" if self.strategy == "plain" else f"with a larger network as teacher ({self.strategy})"
         size = f"{self.parameters / 1e6:.2f} million parameters"
         return f"`{self.id}`: {kind}, noise levels {low:g} to {high:g}, {size}, trained {how}"
 

@@ -22,7 +22,7 @@ from mdrn import files, metrics
 _PROGRESS = gr.Progress()
 COLUMNS = ["Method", "PSNR, dB", "SSIM", "LPIPS", "Seconds", "Params, M"]
 _CROP, _SCALE = 192, 3
-_AGAIN = "These results are out of date or cleared: press **Compare** to make them."
+_AGAIN = "Nothing to show for these settings yet: press **Compare**."
 _HINT = "Noise is added to a clean image, each method takes it out, and the results are scored against it."
 
 

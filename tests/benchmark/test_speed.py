@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from benchmark import figures, rows, speed, summary, tables
+from mdrn.model import PRESETS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-NETWORKS = {"DnCNN", "FFDNet", "mdrn", "mdrn_tiny"}
+NETWORKS = {"DnCNN", "FFDNet", *PRESETS}
 
 
 @pytest.fixture
@@ -32,7 +33,8 @@ def test_rows_ratios_and_memory(tmp_path, capsys, monkeypatch):
     assert {row.network for row in written} >= NETWORKS | {"non_local_means", "wavelet"}
     for size in (32, 48):
         networks = [row for row in written if row.network in NETWORKS and row.size == size]
-        assert len(networks) == 8 and {row.memory_format for row in networks} == {"contiguous", "channels_last"}
+        assert len(networks) == 2 * len(NETWORKS)
+        assert {row.memory_format for row in networks} == {"contiguous", "channels_last"}
     assert all(0 < row.fastest <= row.milliseconds for row in written)
     assert len({row.run for row in written}) == 1
     fastest = {(row.network, row.size): row for row in sorted(written, key=lambda row: -row.milliseconds)}
@@ -76,7 +78,7 @@ def test_large_images_go_through_tiles_and_slow_denoisers_are_left_out(tmp_path,
     measured = {row.network: row for row in speed.measure(chosen, 64, repeats=5, limit=10.0)}
     assert measured["slow"].milliseconds is None and measured["slow"].repeats == 0
     assert measured["mdrn_tiny"].memory_format == "channels_last" and measured["mdrn_tiny"].repeats == 3
-    assert set(tiles) == {(64, 64)}
+    assert set(tiles) == {(64, 64, 1)}
     rows.write(tmp_path / rows.SPEED, measured.values(), rows.SpeedRow)
     (table,) = tables.speed(summary.load(tmp_path))
     (line,) = [line for line in table.lines if line[0] == "slow"]

@@ -25,7 +25,13 @@ _FLOOR = 0.1  # keeps logarithms finite; the variance of rounding to 8 bits
 _CLIPPED = 0.1
 _OPPONENT = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]], np.float32) / np.sqrt([[3], [2], [6]]).astype(np.float32)
 _CELL_STEPS = 10  # parts of an image have about this many windows a side
+_LEAST = _CELL_STEPS**2 // 3  # windows that tell the noise of a part
 _WORTH_A_MAP = 1.8
+# Noise that rises with brightness: parts of an image by brightness; the least rise from the darkest to the brightest, a
+# logarithm; from one to the next, the share of it by which noise may fall, and by how much it may rise faster than
+# brightness; and how much of the noise of places brightness may leave unexplained. Texture seldom fits all that.
+_TONES, _RISE, _FALL, _STEEP, _UNEXPLAINED = 6, 0.28, 0.1, 0.1, 0.2
+_TONE_BLOCK = 4
 _SMOOTH_NOISE = 1.5  # coarse noise for fine; smoother noise is measured well in the whole image alone
 _CLEAN = 2.0  # an image that is cleaner as a whole has texture, not noise, in some of its parts
 COARSENESS = 1.0  # of networks trained on white noise
@@ -188,7 +194,7 @@ def _answer(kind: str, features: np.ndarray) -> tuple[float, float]:
     return float(fine), float(coarse)
 
 
-def measure(image: np.ndarray, white: float | None = None) -> tuple[Noise, Noise]:
+def measure(image: np.ndarray, white: float | None = None) -> tuple[Noise, Noise | None]:
     """Measure the noise in an image as a whole, and in its parts.
 
     Looks at 8,000 windows of 16 x 16 pixels at most, whatever the image's size. Parts without any variation, clipped
@@ -200,27 +206,69 @@ def measure(image: np.ndarray, white: float | None = None) -> tuple[Noise, Noise
         white: the value of white; None is the highest of the integers, or 1 for floats.
 
     Returns:
-        The noise of the whole, and that of equal parts in rows and columns, of which there is at least one; NaN for
-        parts that say nothing.
+        The noise of the whole, and where it differs much that of its parts: equal parts in rows and columns, NaN for
+        those that say nothing; or blocks of 4 x 4 pixels, if it rises with brightness and that explains the rest.
     """
     planes = image[..., None] if image.ndim == 2 else image
-    windows, corners, step = _windows(planes, white or white_of(image.dtype))
+    white = white or white_of(image.dtype)
+    windows, corners, step = _windows(planes, white)
     if planes.shape[2] in (2, 4):
         visible = windows[..., -1].min(axis=(1, 2)) > 0
         windows, corners = windows[visible, ..., :-1], corners[visible]
-    shape = tuple(max(1, round(size / (_CELL_STEPS * step))) for size in image.shape[:2])
-    fine, coarse = np.full(shape, np.nan), np.full(shape, np.nan)
+        planes = planes[..., :-1]
     usable = _usable(windows)
-    if not usable.any():
-        return Noise(0.0, 0.0), Noise(fine, coarse)
-    described = _describe(windows[usable])
+    windows, corners = windows[usable], corners[usable]
+    if not len(windows):
+        return Noise(0.0, 0.0), None
+    described = _describe(windows)
     kind = "colour" if windows.shape[-1] == 3 else "grey"
-    cells = np.minimum((corners[usable] + _WINDOW / 2) * shape // image.shape[:2], np.array(shape) - 1).astype(int)
-    for cell in np.ndindex(shape):
-        chosen = np.flatnonzero((cells == cell).all(axis=1))
-        if len(chosen) >= _CELL_STEPS**2 // 3:
-            fine[cell], coarse[cell] = _answer(kind, _features(described[chosen]))
-    return Noise(*_answer(kind, _features(described))), Noise(fine, coarse)
+    whole = Noise(*_answer(kind, _features(described)))
+    if whole.coarse < _CLEAN or whole.coarse > _SMOOTH_NOISE * whole.fine:
+        return whole, None
+    shape = tuple(max(1, round(size / (_CELL_STEPS * step))) for size in image.shape[:2])
+    places = np.minimum((corners + _WINDOW / 2) * shape // image.shape[:2], np.array(shape) - 1).astype(int)
+    parts = np.full((*shape, 2), np.nan)
+    brightness = windows.mean(axis=(1, 2, 3))
+    curve = _noise_over_brightness(brightness, described, kind)
+    differences = []
+    for place in np.ndindex(shape):
+        chosen = np.flatnonzero((places == place).all(axis=1))
+        if len(chosen) >= _LEAST:
+            parts[place] = _answer(kind, _features(described[chosen]))
+            if curve is not None:
+                expected = np.quantile(np.interp(brightness[chosen], curve[0], curve[1][:, 1]), 0.3)
+                differences.append(abs(np.log1p(parts[place][1]) - np.log1p(expected)))
+    if curve is not None and np.mean(differences or [0.0]) < _UNEXPLAINED:
+        blocks = _block_means(planes) * (255.0 / white)
+        return whole, Noise(*(np.interp(blocks, curve[0], noise) for noise in curve[1].T))
+    low, high = np.nanquantile(parts[..., 1], (0.1, 0.9)) if np.isfinite(parts).any() else (0.0, 0.0)
+    if parts[..., 0].size < 4 or high < _WORTH_A_MAP * max(low, 1.0):
+        return whole, None
+    return whole, Noise(parts[..., 0], parts[..., 1])
+
+
+def _noise_over_brightness(
+    brightness: np.ndarray, described: _Described, kind: str
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return brightness (T,) and fine and coarse noise there, (T, 2), if noise rises with it; None otherwise."""
+    count = min(_TONES, len(brightness) // _LEAST)
+    if count < 3:
+        return None
+    tones = np.array_split(np.argsort(brightness, kind="stable"), count)
+    noise = np.array([_answer(kind, _features(described[tone])) for tone in tones])
+    means, logs = np.array([brightness[tone].mean() for tone in tones]), np.log1p(noise[:, 1])
+    steps, fastest = np.diff(logs), np.diff(np.log(np.maximum(means, 1.0)))
+    if steps.sum() < _RISE or steps.min() < -_FALL * steps.sum() or (steps - fastest).max() > _STEEP:
+        return None
+    return means, noise
+
+
+def _block_means(image: np.ndarray) -> np.ndarray:
+    """Return the means of an image (H, W, C) in blocks of 4 x 4 pixels, float64."""
+    rows, columns = (np.arange(0, size, _TONE_BLOCK) for size in image.shape[:2])
+    sums = np.add.reduceat(np.add.reduceat(image.sum(axis=2, dtype=np.float64), rows, axis=0), columns, axis=1)
+    counts = (np.diff(np.append(edges, size)) for edges, size in zip((rows, columns), image.shape[:2], strict=True))
+    return sums / (np.outer(*counts) * image.shape[2])
 
 
 def estimate_level(
@@ -234,16 +282,10 @@ def estimate_level(
         white: as in `measure`.
 
     Returns:
-        The level for the whole image, 0 to 75, and levels for equal parts in rows and columns where they differ much.
+        The level for the whole image, 0 to 75, and where it differs much the levels of equal parts in rows and columns.
     """
     whole, parts = measure(image, white)
-    level, levels = float(whole.level(coarseness)), np.asarray(parts.level(coarseness))
-    levels = _filled(levels) if np.isfinite(levels).any() else np.full(levels.shape, level)
-    low, high = np.quantile(levels, (0.1, 0.9))
-    smooth = whole.coarse > _SMOOTH_NOISE * whole.fine
-    if levels.size < 4 or level < _CLEAN or smooth or high < _WORTH_A_MAP * max(low, 1.0):
-        return level, None
-    return level, levels
+    return float(whole.level(coarseness)), None if parts is None else _filled(np.asarray(parts.level(coarseness)))
 
 
 def _filled(levels: np.ndarray) -> np.ndarray:

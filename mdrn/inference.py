@@ -316,11 +316,12 @@ def _sigma(levels: np.ndarray, shape: tuple[int, int], crop: tuple[slice, slice]
         return noise.to_sigma(float(levels.item()))
     if levels.shape == shape:
         return levels[crop] / 255.0
-    weights = []  # of each part for each row and each column
+    weights, near = [], []  # of each part for each row and each column; the parts in or beside the crop
     for size, count, part in zip(shape, levels.shape, crop, strict=True):
         place = ((np.arange(part.start, part.stop) + 0.5) * count / size - 0.5).clip(0, count - 1)
-        weights.append(np.maximum(0.0, 1.0 - np.abs(place[:, None] - np.arange(count))))
-    return np.asarray(weights[0] @ levels @ weights[1].T) / 255.0
+        near.append(np.arange(int(place[0]), int(np.ceil(place[-1])) + 1))
+        weights.append(np.maximum(0.0, 1.0 - np.abs(place[:, None] - near[-1])))
+    return np.asarray(weights[0] @ levels[np.ix_(*near)] @ weights[1].T) / 255.0
 
 
 def _name(network: Denoiser) -> str:

@@ -417,7 +417,7 @@ def test_a_comparison_runs_by_itself_fits_its_colours_and_refuses_nothing_ticked
     assert scores and all(len(each.split(".")[1]) == 2 for each in scores)
     field = browser.find_element("css selector", "#seed input")
     field.send_keys("1", keys.ENTER)
-    until(lambda: "out of date" in text(browser, "#compare-note"), "an outdated comparison", browser)
+    until(lambda: "Nothing to show" in text(browser, "#compare-note"), "an outdated comparison", browser)
     assert not pictures(browser, "#compare-images") and not pictures(browser, "#pair")
     browser.execute_script("document.querySelectorAll('#methods input:checked').forEach(each => each.click())")
     press(browser, "#compare-start")

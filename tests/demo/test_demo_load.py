@@ -1,4 +1,4 @@
-"""The served demo under load, in short: `python tests/load_demo.py` is the long form."""
+"""The served demo under load, in short: `python tests/tools/load_demo.py` is the long form."""
 
 import pytest
 

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 from skimage import data
 
-from mdrn import estimate, metrics, noise, restore
+from mdrn import estimate, inference, metrics, noise, restore
 from mdrn.estimate import estimate_level, estimate_noise_level, measure
 
 
@@ -154,9 +154,24 @@ def test_levels_that_differ_over_the_image_are_mapped():
     assert estimate_level(add_noise(data.camera(), 25))[1] is None
 
 
+@pytest.mark.parametrize("peak", [30, 120])
+@pytest.mark.parametrize("clean", [data.camera(), data.coins(), data.coffee()], ids=["camera", "coins", "coffee"])
+def test_noise_that_rises_with_brightness_is_mapped(clean, peak):
+    noisy = metrics.to_uint8(np.random.default_rng(0).poisson(clean / 255 * peak) / peak)
+    level, parts = estimate_level(noisy)
+    true = np.sqrt(255 / peak * clean.reshape(*clean.shape[:2], -1).mean(axis=2))
+    told = inference._sigma(parts, true.shape, (slice(0, true.shape[0]), slice(0, true.shape[1]))) * 255
+    visible = true > 0.5 * true.mean()  # what is nearly black gets the level of the darkest part
+    assert np.abs(np.log(told[visible] / true[visible])).mean() < 0.15 and 0 < level < 75
+    crop = (slice(37, 120), slice(101, 300))
+    assert np.allclose(inference._sigma(parts, true.shape, crop) * 255, told[crop])
+    white = add_noise(clean, 25)
+    assert estimate_level(white)[1] is None
+
+
 def loss(noisy, clean, levels):
-    """Return how many dB the estimate gives away to the best of some given levels, with the small networks."""
-    model = "mdrn_tiny_rgb" if clean.ndim == 3 else "mdrn_tiny"
+    """Return how many dB the estimate gives away to the best of some given levels, with the fast networks."""
+    model = "photo_tiny" if clean.ndim == 3 else "mdrn_tiny"
     given = [metrics.psnr(restore(noisy, level, model).image, clean) for level in levels]
     return max(given) - metrics.psnr(restore(noisy, None, model).image, clean)
 
@@ -167,16 +182,13 @@ CAT, MAN = data.chelsea()[60:220, 120:280], data.camera()[60:220, 160:320]
 @pytest.mark.parametrize(("quality", "subsampling"), [(75, 0), (75, 2), (85, 2), (95, 0), (95, 2)])
 @pytest.mark.parametrize("level", [10, 25, 40])
 def test_white_noise_saved_as_jpeg(quality, subsampling, level):
-    if (level, quality) == (40, 75) or (level, quality, subsampling) == (10, 75, 2):
-        pytest.xfail("0.3 to 0.4 dB are lost")
+    if quality == 75 and (level, subsampling) in [(40, 0), (10, 2)]:
+        pytest.xfail("0.36 dB are lost")
     noisy = jpeg(add_noise(CAT, level), quality, subsampling)
-    assert loss(noisy, CAT, (0.8 * level, level, 1.3 * level)) < 0.3
+    assert loss(noisy, CAT, (0.8 * level, level, 1.3 * level, 1.6 * level)) < 0.3
 
 
-DARK = pytest.mark.xfail(reason="the smooth dark coat has the least Poisson noise, and the estimate believes it: 3 dB")
-
-
-@pytest.mark.parametrize("clean", [CAT, pytest.param(MAN, marks=DARK)], ids=["colour", "grey"])
+@pytest.mark.parametrize("clean", [CAT, MAN], ids=["colour", "grey"])
 def test_correlated_and_poisson_noise(clean):
     rng = np.random.default_rng(0)
     losses = []

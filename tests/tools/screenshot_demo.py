@@ -77,7 +77,7 @@ def compared(browser) -> None:
 def compare_outdated(browser) -> None:
     press_tab(browser, "Compare")
     browser.execute_script("document.querySelectorAll('#noise input')[2].click()")
-    until(lambda: "out of date" in text(browser, "#compare-note"), "a word about it", browser)
+    until(lambda: "Nothing to show" in text(browser, "#compare-note"), "a word about it", browser)
 
 
 def colour_table(browser) -> None:

@@ -59,3 +59,8 @@ def numbers_that_rows_have() -> set[str]:
 def test_every_measurement_in_the_pages_is_in_a_row(page):
     told = re.findall(r"(\d+(?:\.\d+)?) (?:dB|ms)\b", page.read_text(encoding="utf-8"))
     assert set(told) <= numbers_that_rows_have()
+
+
+def test_the_citation_and_the_changelog_are_of_this_version():
+    assert f"\nversion: {mdrn.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"## {mdrn.__version__}" in (ROOT / "CHANGELOG.md").read_text()

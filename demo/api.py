@@ -101,8 +101,9 @@ class Api:
         Returns:
             The noise level (standard deviation on the 8-bit scale, 0 to 75), and what kind of image it is.
         """
-        found, _ = service.inspect(_given(image))
-        return {"noise_level": found.noise_level, "kind": found.kind, "pixels": found.pixels}
+        source, noise_level = service.inspect(_given(image))
+        height, width = source.pixels.shape[:2]
+        return {"noise_level": noise_level, "kind": service.kind(source), "pixels": height * width}
 
     @readable
     def compare(self, image: str, noise_level: float = 25, seed: int = 0, methods: list[str] | None = None):

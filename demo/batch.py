@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import pandas as pd
 
 from demo import service
 from demo.errors import DemoError
@@ -88,7 +88,7 @@ def denoise_files(
                 lines.append(Line(path.name, name, round(job.noise_level, 2), round(job.seconds, 3), job.kind))
             service.keep_only(target)
             if len(lines) == len(paths):
-                archive.writestr(REPORT, _as_csv(lines))
+                archive.writestr(REPORT, pd.DataFrame(lines).to_csv(index=False, lineterminator="\n"))
             yield list(lines)
 
 
@@ -98,11 +98,3 @@ def _free_name(name: str, archive: zipfile.ZipFile) -> str:
     taken = {each.lower() for each in archive.namelist()}
     names = [name, *(f"{stem}_{number}.{suffix}" for number in range(2, MAX_FILES + 2))]
     return next(each for each in names if each.lower() not in taken)
-
-
-def _as_csv(lines: list[Line]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in dataclasses.fields(Line)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(dataclasses.asdict(line) for line in lines)
-    return text.getvalue()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 from pathlib import Path
@@ -9,9 +10,9 @@ from pathlib import Path
 import torch
 
 import mdrn
-from demo.errors import DemoError, told_to_the_visitor
+from demo.errors import DemoError
 from mdrn import checkpoint, inference
-from mdrn.denoiser import count_parameters
+from mdrn.denoiser import MdrnError, count_parameters
 
 AUTOMATIC = "automatic"
 _TITLES = {
@@ -118,19 +119,13 @@ def model_argument(model: str | None) -> str | None:
     return None if model in (None, "", AUTOMATIC) else find(model).id
 
 
-def has_automatic() -> bool:
-    """Whether the library can choose a network for a grey image by itself."""
-    with told_to_the_visitor():
-        try:
-            return bool(inference.default_model(1))
-        except ValueError:
-            return False
-
-
 def choices() -> list[tuple[str, str]]:
     """Return what the network picker offers: (name for people, short name)."""
     named = [(_TITLES[name], name) for name in _TITLES if name in short_names()]
-    return [("Automatic", AUTOMATIC), *named] if has_automatic() else named
+    with contextlib.suppress(MdrnError):  # without a network for grey images the library cannot choose by itself
+        inference.default_model(1)
+        named.insert(0, ("Automatic", AUTOMATIC))
+    return named
 
 
 def exact_choices() -> list[tuple[str, str]]:

@@ -16,6 +16,7 @@ from demo.catalogue import Network
 from demo.errors import DemoError
 from mdrn import data, inference, metrics, noise
 from mdrn.classical import CLASSICAL
+from mdrn.files.formats import to_depth
 
 LEVELS = (15, 25, 50)
 DIFFERENCE_GAIN = 4
@@ -76,9 +77,7 @@ def read_clean(path: Path) -> tuple[np.ndarray, bool]:
     Raises:
         DemoError: if it is not an image this page takes.
     """
-    image = views.as_uint8(service.read(path).pixels)
-    if image.ndim == 3 and image.shape[2] in (2, 4):
-        image = image[..., 0] if image.shape[2] == 2 else image[..., :3]
+    image = to_depth(views.without_alpha(service.read(path).pixels), 8)
     middle = tuple(slice(max(0, (size - MAX_SIDE) // 2), (size + MAX_SIDE) // 2) for size in image.shape[:2])
     return np.ascontiguousarray(image[middle]), max(image.shape[:2]) > MAX_SIDE
 

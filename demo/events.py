@@ -9,12 +9,12 @@ import contextlib
 import functools
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import gradio as gr
 
 from demo import catalogue, service
 from demo.errors import DemoError, Stopped
+from demo.workspace import Workspace
 
 NETWORK = {"concurrency_id": "network", "concurrency_limit": 1}  # one image at a time goes through a network
 LIGHT = {"concurrency_id": "light", "concurrency_limit": 2}
@@ -113,6 +113,14 @@ class Stops:
         return len(self._running)
 
 
+class Tab:
+    """What a tab that runs networks works with: its sessions' folders, who wants to stop, and what is asked for now."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+        self.stops, self.newest = Stops(), Newest()
+
+
 def wire_newest(newest: Newest, stamp: gr.Number, controls: list, make: Callable = tuple) -> None:
     """Wire that a session's newest values are known at once, also while work for older ones goes on.
 
@@ -187,10 +195,3 @@ def advanced(elem_id: str) -> list:
             as_png = gr.Checkbox(False, label="Always PNG", info="lossless, also for JPEG", min_width=120)
     level.input(lambda: False, None, automatic, **AT_ONCE)
     return [automatic, level, exact, keep, as_png]
-
-
-def as_text(value):
-    """Paths as strings, inside tuples and lists too: what Gradio takes."""
-    if isinstance(value, Path):
-        return str(value)
-    return type(value)(as_text(each) for each in value) if isinstance(value, (tuple, list)) else value

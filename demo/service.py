@@ -28,28 +28,13 @@ NAME_LENGTH = 80
 
 
 @dataclasses.dataclass(frozen=True)
-class Upload:
-    """What is known of an uploaded image before it is denoised.
-
-    Args:
-        kind: in words, such as '600 × 400 pixels, 16-bit RGB, PNG'.
-        pixels: height times width.
-        noise_level: the estimate, on the 8-bit scale.
-    """
-
-    kind: str
-    pixels: int
-    noise_level: float
-
-
-@dataclasses.dataclass(frozen=True)
 class Asked:
     """What a result was asked for; a result fits the page while the page asks for the same.
 
     Args:
         upload: path of the upload.
         noise_level: on the 8-bit scale; None estimates it.
-        model: a released id or short name; None leaves the choice to the library.
+        model: a released id or short name; `catalogue.AUTOMATIC` or None leaves the choice to the library.
         strength: above 1 it multiplies the noise level; at 1 and below it mixes, for which no network runs.
     """
 
@@ -70,7 +55,7 @@ class Job:
         asked: what it was made from.
         folder: holds the upload and the pixels before and after each stage.
         source: the upload, under its own name.
-        kind: as in `Upload`.
+        kind: what `kind` says of the upload.
         noise_level: the level that was removed.
         estimated: whether it was estimated.
         model: id of the network.
@@ -131,17 +116,15 @@ def read(path: Path) -> files.ImageFile:
         return files.read_image(path, max_pixels=MAX_PIXELS)
 
 
-def inspect(path: Path) -> tuple[Upload, files.ImageFile]:
-    """Say what an upload is, and estimate its noise level: what the default network would be told.
+def inspect(path: Path) -> tuple[files.ImageFile, float]:
+    """Read an upload, and estimate its noise level on the 8-bit scale: what the default network would be told.
 
     Raises:
         DemoError: if it is not an image this page takes.
     """
     source = read(path)
     with told_to_the_visitor(path):
-        noise_level = inference.estimated_level(source.pixels)
-    height, width = source.pixels.shape[:2]
-    return Upload(_kind(source), height * width, noise_level), source
+        return source, inference.estimated_level(source.pixels)
 
 
 def denoise(asked: Asked, folder: Path, progress: Callable[[int, int], None] | None = None) -> Job:
@@ -171,7 +154,7 @@ def denoise(asked: Asked, folder: Path, progress: Callable[[int, int], None] | N
         asked=asked,
         folder=folder,
         source=kept,
-        kind=_kind(source),
+        kind=kind(source),
         noise_level=result.noise_level,
         estimated=result.estimated,
         model=result.model,
@@ -219,7 +202,8 @@ def restored(job: Job, strength: float, at: tuple[slice, slice] = (slice(None), 
     return inference.blend(before, after, min(1.0, strength))
 
 
-def _kind(source: files.ImageFile) -> str:
+def kind(source: files.ImageFile) -> str:
+    """Return in words what kind of image it is, such as '600 × 400 pixels, 16-bit RGB, PNG'."""
     height, width = source.pixels.shape[:2]
     channels = 1 if source.pixels.ndim == 2 else source.pixels.shape[2]
     colours = {1: "grey", 2: "grey with alpha", 3: "RGB", 4: "RGB with alpha"}[channels]

@@ -1,6 +1,7 @@
 """Pictures of a job for the screen, which never go into the download: small previews, and one crop at 100 %. No Gradio.
 
 A crop is the same part of the image in every view. Where nobody has chosen one, it is where the result differs most.
+Pictures are written once, into the folder of the job; what is returned are their paths as strings, for Gradio.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from PIL import Image, ImageDraw
 from demo import service
 from demo.service import Job
 from mdrn import files
+from mdrn.files.formats import to_depth
 
 RESIDUAL_GAIN = 4
 PREVIEW_SIDE = 1024  # larger images are reduced for the screen; smaller ones are shown with every pixel
@@ -22,29 +24,28 @@ _GRID = 16  # places that are tried along each side
 Spot = tuple[float, float]  # across and down, 0 to 1: the middle of the crop
 
 
-def whole(job: Job, strength: float) -> tuple[Path, Path]:
+def whole(job: Job, strength: float) -> tuple[str, str]:
     """Write the whole image before and after, at most `PREVIEW_SIDE` pixels a side."""
-    return _write(job, "whole_before", _preview(job.stage(0))), _write(
-        job, f"whole_after_{_percent(strength)}", _preview(service.restored(job, strength))
-    )
+    before, after = (_reduced(image, PREVIEW_SIDE) for image in (job.stage(0), service.restored(job, strength)))
+    return _write(job, "whole_before", before), _write(job, f"whole_after_{_percent(strength)}", after)
 
 
-def crop(job: Job, strength: float, spot: Spot | None) -> tuple[Path, Path]:
+def crop(job: Job, strength: float, spot: Spot | None) -> tuple[str, str]:
     """Write the crop before and after, every pixel of it."""
     at, place = window(job, spot)
     before, after = _cropped(job, strength, at)
     return _write(job, f"crop_before{place}", before), _write(job, f"crop_after{place}_{_percent(strength)}", after)
 
 
-def removed(job: Job, strength: float, spot: Spot | None) -> Path:
+def removed(job: Job, strength: float, spot: Spot | None) -> str:
     """Write what was taken away in the crop: upload minus result, `RESIDUAL_GAIN` times, around mid grey."""
     at, place = window(job, spot)
-    before, after = (_without_alpha(as_uint8(image)).astype(np.int16) for image in _cropped(job, strength, at))
+    before, after = (to_depth(without_alpha(image), 8).astype(np.int16) for image in _cropped(job, strength, at))
     shown = np.clip(128 + RESIDUAL_GAIN * (before - after), 0, 255).astype(np.uint8)
     return _write(job, f"removed{place}_{_percent(strength)}", shown)
 
 
-def stages(job: Job, spot: Spot | None) -> list[tuple[Path, str]]:
+def stages(job: Job, spot: Spot | None) -> list[tuple[str, str]]:
     """Write the crop before, and after each stage at full strength, with captions."""
     at, place = window(job, spot)
     captions = ["as uploaded", *(f"after stage {index} of {job.stages}" for index in range(1, job.stages + 1))]
@@ -62,11 +63,11 @@ def window(job: Job, spot: Spot | None) -> tuple[tuple[slice, slice], str]:
     return (slice(top, top + height), slice(left, left + width)), f"_{left}_{top}"
 
 
-def navigator(job: Job, spot: Spot | None) -> Path:
+def navigator(job: Job, spot: Spot | None) -> str:
     """Write the whole image, small, with the crop outlined."""
     pixels = job.stage(0)
     (rows, columns), place = window(job, spot)
-    image = Image.fromarray(_reduced(as_uint8(_without_alpha(pixels)), NAVIGATOR_SIDE)).convert("RGB")
+    image = Image.fromarray(_reduced(without_alpha(pixels), NAVIGATOR_SIDE)).convert("RGB")
     scale = image.width / pixels.shape[1]
     box = [v * scale for v in (columns.start, rows.start, columns.stop, rows.stop)]
     box = [max(0, box[0]), max(0, box[1]), min(image.width, box[2]) - 1, min(image.height, box[3]) - 1]
@@ -77,19 +78,18 @@ def navigator(job: Job, spot: Spot | None) -> Path:
     return _write(job, f"navigator{place}", np.asarray(image))
 
 
-def thumbnail(source: files.ImageFile, path: Path) -> Path:
+def thumbnail(source: files.ImageFile, path: Path) -> str:
     """Write a small picture of an upload."""
-    small = _reduced(as_uint8(source.pixels), NAVIGATOR_SIDE)
+    small = _reduced(source.pixels, NAVIGATOR_SIDE)
     path.write_bytes(files.encode_image(small, "png", files.ImageFile(small, "png", icc=source.icc)))
-    return path
+    return str(path)
 
 
-def as_uint8(image: np.ndarray) -> np.ndarray:
-    """Round an image of any kind to 8 bits, for the screen alone."""
-    if image.dtype == np.uint8:
-        return np.asarray(image)
-    white = np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1.0
-    return np.round(image.astype(np.float32) * np.float32(255.0 / white)).astype(np.uint8)
+def without_alpha(image: np.ndarray) -> np.ndarray:
+    """Return an image (H, W), or (H, W, C) with or without alpha, as (H, W) or (H, W, 3)."""
+    if image.ndim == 3 and image.shape[2] in (2, 4):
+        return image[..., 0] if image.shape[2] == 2 else image[..., :3]
+    return image
 
 
 def _where_it_differs(job: Job) -> Spot:
@@ -115,11 +115,9 @@ def _cropped(job: Job, strength: float, at: tuple[slice, slice]) -> tuple[np.nda
     return job.stage(0)[at], service.restored(job, strength, at)
 
 
-def _preview(image: np.ndarray) -> np.ndarray:
-    return _reduced(as_uint8(image), PREVIEW_SIDE)
-
-
 def _reduced(image: np.ndarray, side: int) -> np.ndarray:
+    """Return an image of any kind as 8 bits, at most `side` pixels a side."""
+    image = to_depth(image, 8)
     longest = max(image.shape[:2])
     if longest <= side:
         return image
@@ -127,23 +125,17 @@ def _reduced(image: np.ndarray, side: int) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
 
 
-def _without_alpha(image: np.ndarray) -> np.ndarray:
-    if image.ndim == 3 and image.shape[2] in (2, 4):
-        return image[..., 0] if image.shape[2] == 2 else image[..., :3]
-    return image
-
-
 def _percent(strength: float) -> str:
     return f"{round(strength * 1000):04d}"
 
 
-def _write(job: Job, name: str, image: np.ndarray) -> Path:
+def _write(job: Job, name: str, image: np.ndarray) -> str:
     """Write a picture once: PNG of every pixel, or JPEG of a reduced opaque photograph, which is for the eye alone."""
     reduced = max(job.stage(0).shape[:2]) > PREVIEW_SIDE and name.startswith(("whole", "navigator"))
     suffix = "jpeg" if reduced and (image.ndim == 2 or image.shape[2] == 3) else "png"
     path = job.folder / f"{name}.{suffix}"
     if not path.exists():
-        pixels = np.ascontiguousarray(as_uint8(image))
+        pixels = np.ascontiguousarray(to_depth(image, 8))
         like = files.ImageFile(pixels, suffix, icc=job.profile())
         path.write_bytes(files.encode_image(pixels, suffix, like))
-    return path
+    return str(path)

@@ -1,4 +1,4 @@
-"""Folders for results that only their visitor can reach, and that do not outlive the visit. Only `demo.ui` uses it."""
+"""Folders for results that only their visitor can reach, and that do not outlive the visit. No Gradio."""
 
 from __future__ import annotations
 

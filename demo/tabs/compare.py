@@ -16,7 +16,6 @@ from demo import comparison, events, service
 from demo.comparison import Comparison, Result
 from demo.errors import DemoError, Stopped
 from demo.events import AT_ONCE, LIGHT, NEWEST, PICTURE, PRIVATE, QUIET, STAMPED, notice
-from demo.workspace import Workspace
 from mdrn import files, metrics
 
 _PROGRESS = gr.Progress()
@@ -47,12 +46,8 @@ class Made:
     best: str
 
 
-class Compare:
-    """What happens on each event of the tab."""
-
-    def __init__(self, workspace: Workspace) -> None:
-        self.workspace = workspace
-        self.stops, self.newest = events.Stops(), events.Newest()
+class Compare(events.Tab):
+    """What happens on each event."""
 
     def compare(self, request: gr.Request, stamp: float, progress: gr.Progress = _PROGRESS, *values):
         """Run a comparison and keep it for this session; end when another one is asked for."""
@@ -67,7 +62,7 @@ class Compare:
 
         session = request.session_hash
         try:
-            ordered = [method for _, method in _choices(image, photograph, level) if method in methods]
+            ordered = [method for _, method in choices(image, photograph, level) if method in methods]
             if not ordered:
                 raise DemoError("Tick at least one method.")
             with self.stops.watch(session, report) as step:
@@ -108,12 +103,12 @@ class Compare:
         self.newest.note(request, stamp, values)
         image, photograph, level, *_ = values
         try:
-            choices = _choices(image, photograph, level)
+            offered = choices(image, photograph, level)
             chosen = comparison.first_choice(level, _colours(image, photograph))
         except DemoError as error:
             answer = notice(error.sentence), gr.skip()
         else:
-            answer = notice(), gr.CheckboxGroup(choices, value=chosen)
+            answer = notice(), gr.CheckboxGroup(offered, value=chosen)
         return self.newest.only(request, values, answer, itemgetter(0, 1, 2))
 
     def place(self, made: Made | None, event: gr.SelectData):
@@ -182,12 +177,8 @@ def _colours(image: str | None, photograph: str) -> int:
     return comparison.colours_of(comparison.read_clean(path)[0])
 
 
-def choices_for(photograph: str, level: float) -> list[tuple[str, str]]:
-    """Return the methods for one of the photographs."""
-    return _choices(None, photograph, level)
-
-
-def _choices(image: str | None, photograph: str, level: float) -> list[tuple[str, str]]:
+def choices(image: str | None, photograph: str, level: float) -> list[tuple[str, str]]:
+    """Return the methods for the visitor's own image or, if there is none, for one of the photographs."""
     return comparison.choices(level, _colours(image, photograph))
 
 

@@ -17,11 +17,9 @@ from typing import NamedTuple
 import gradio as gr
 
 from demo import catalogue, events, service, views
-from demo.catalogue import AUTOMATIC
 from demo.errors import DemoError, Stopped, told_to_the_visitor
 from demo.events import AT_ONCE, DISABLE, EACH, LIGHT, NEWEST, PICTURE, PRIVATE, QUIET, STAMPED, WRITING, notice
 from demo.service import Asked, Job
-from demo.workspace import Workspace
 
 EXAMPLES = [  # a photograph first, for that is what most people bring
     Path(__file__).parent.parent / "examples" / name
@@ -58,8 +56,8 @@ class Controls(NamedTuple):
     @property
     def asked(self) -> Asked | None:
         """What the controls ask the network for."""
-        model = self.exact or (None if self.network == AUTOMATIC else self.network)
-        return Asked(self.image, None if self.automatic else self.level, model, self.strength) if self.image else None
+        level = None if self.automatic else self.level
+        return Asked(self.image, level, self.exact or self.network, self.strength) if self.image else None
 
     @property
     def place(self) -> views.Spot | None:
@@ -72,12 +70,8 @@ class Controls(NamedTuple):
         return self.seen[1] if self.seen and self.seen[0] == self.image else None
 
 
-class Denoise:
-    """What happens on each event; knows sessions and their folders."""
-
-    def __init__(self, workspace: Workspace) -> None:
-        self.workspace = workspace
-        self.stops, self.newest = events.Stops(), events.Newest()
+class Denoise(events.Tab):
+    """What happens on each event."""
 
     def inspect(self, request: gr.Request, stamp: float, *values):
         """Describe a new image and show it small; set the level to its estimate.
@@ -92,13 +86,13 @@ class Denoise:
         line, about, level, seen = notice(), "", gr.skip(), None
         if image is not None:
             try:
-                found, source = service.inspect(Path(image))
+                source, estimate = service.inspect(Path(image))
             except DemoError as error:
                 line = notice(error.sentence)
             else:
                 shown = views.thumbnail(source, self.workspace.new(request.session_hash) / "upload.png")
-                about, seen = f"{found.kind}. Estimated noise level {found.noise_level:.1f}.", (image, str(shown))
-                level = round(found.noise_level, 1) if controls.automatic else level
+                about, seen = f"{service.kind(source)}. Estimated noise level {estimate:.1f}.", (image, shown)
+                level = round(estimate, 1) if controls.automatic else level
         return self.newest.only(request, controls, (line, about, level, seen), IMAGE)
 
     def denoise(
@@ -146,8 +140,8 @@ class Denoise:
         }
         try:
             with told_to_the_visitor():
-                panes = [events.as_text(makers[name]()) if name == controls.view else gr.skip() for name in VIEWS]
-                answer = summary(job, strength), str(views.navigator(job, place)), *panes
+                panes = [makers[name]() if name == controls.view else gr.skip() for name in VIEWS]
+                answer = summary(job, strength), views.navigator(job, place), *panes
         except DemoError as error:
             answer = error.sentence, *nothing[1:]
         return self.newest.only(request, controls, answer, LOOK)

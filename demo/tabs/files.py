@@ -9,10 +9,8 @@ import gradio as gr
 import pandas as pd
 
 from demo import batch, events
-from demo.catalogue import AUTOMATIC
 from demo.errors import DemoError, Stopped
 from demo.events import DISABLE, EACH, NEWEST, STAMPED, notice
-from demo.workspace import Workspace
 
 _PROGRESS = gr.Progress()
 _COLUMNS = ["File", "Result", "Level"]
@@ -21,19 +19,14 @@ image's own name, format and bit depth. An image that cannot be done is named, a
 _AGAIN = "**Denoise all** makes the results for these files and these settings."
 
 
-class Files:
-    """What happens on the tab's events; a result is kept with the values of the controls that it was made from."""
-
-    def __init__(self, workspace: Workspace) -> None:
-        self.workspace = workspace
-        self.stops, self.newest = events.Stops(), events.Newest()
+class Files(events.Tab):
+    """What happens on each event; a result is kept with the values of the controls that it was made from."""
 
     def denoise(self, request: gr.Request, stamp: float, progress: gr.Progress = _PROGRESS, *values) -> Iterator[tuple]:
         """Denoise all files, and show what became of each as soon as it is done; end when others are asked for."""
         self.newest.note(request, stamp, values)
         images, network, automatic, level, exact, keep, as_png, strength = values
         session = request.session_hash
-        model = exact or (None if network == AUTOMATIC else network)
         options = {"strength": strength, "keep_metadata": keep, "as_png": as_png}
         paths, done = [Path(each) for each in images or []], 0
 
@@ -52,7 +45,7 @@ class Files:
             with self.workspace.made(session) as folder, self.stops.watch(session, report) as step:
                 wanted = None if automatic else level
                 yield only(notice(), gr.skip(), as_table([], paths))
-                for lines in batch.denoise_files(paths, folder, wanted, model, progress=step, **options):
+                for lines in batch.denoise_files(paths, folder, wanted, exact or network, progress=step, **options):
                     done = len(lines)
                     yield only(notice(), gr.skip(), as_table(lines, paths))
         except Stopped:

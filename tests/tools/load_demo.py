@@ -5,6 +5,7 @@ Starts `python app.py` on two cores. Each client sends images that nobody else s
 """
 
 import argparse
+import concurrent.futures
 import contextlib
 import dataclasses
 import json
@@ -86,18 +87,15 @@ class Tally:
 
 def run(clients: int, seconds: float) -> Tally:
     """Serve the demo, let clients work on it for a while, and return what happened."""
-    total, tallies = Tally(), []
+    total = Tally()
     with tempfile.TemporaryDirectory() as name, serve(Path(name) / "gradio") as (address, server, start):
         total.start = start
         stop = threading.Event()
         watcher = threading.Thread(target=watch_memory, args=(server, total.megabytes, stop))
         watcher.start()
         work = [prepare(Path(name), number) for number in range(clients)]
-        threads = [threading.Thread(target=client, args=(address, files, seconds, tallies)) for files in work]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with concurrent.futures.ThreadPoolExecutor(clients) as pool:
+            tallies = list(pool.map(lambda files: client(address, files, seconds), work))
         stop.set()
         watcher.join()
     for tally in tallies:
@@ -148,15 +146,14 @@ def prepare(folder: Path, number: int) -> list[tuple[Path, np.ndarray | None]]:
     return files
 
 
-def client(address: str, files: list[tuple[Path, np.ndarray | None]], seconds: float, tallies: list[Tally]) -> None:
-    """Connect, send one file after the other until the time is over, and add what happened to the list."""
+def client(address: str, files: list[tuple[Path, np.ndarray | None]], seconds: float) -> Tally:
+    """Connect, send one file after the other until the time is over, and return what happened."""
     tally, turn = Tally(), 0
-    tallies.append(tally)
     try:
         connection = gradio_client.Client(address, verbose=False, httpx_kwargs={"timeout": 600})
     except Exception as error:
         tally.failed.append(f"no connection: {error}")
-        return
+        return tally
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         path, expected = files[turn % len(files)]
@@ -179,6 +176,7 @@ def client(address: str, files: list[tuple[Path, np.ndarray | None]], seconds: f
             else:
                 tally.failed.append(f"{path.name}: {type(error).__name__}: {error}")
         turn += 1
+    return tally
 
 
 def watch_memory(server: psutil.Process, megabytes: list[float], stop: threading.Event) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito's, told apart by most
 MARKERS = ("o", "s", "^", "D", "v", "P")
 GREY = "#6E6E6E"
-WIDTH, HEIGHT = 3.6, 2.8  # inches: one column
+COLUMN = (3.6, 2.8)  # width and height in inches of a figure that fits one column
 _NEAR = [(x, y) for r in (5, 10, 16) for x, y in ((r, 0), (-r, 0), (0, r), (0, -r), (r, r), (-r, -r), (r, -r), (-r, r))]
 STYLE = {
     "font.size": 8,
@@ -43,16 +43,26 @@ class Figure:
 
 
 @contextlib.contextmanager
-def column_axes() -> Iterator[tuple]:
-    """Open a one-column figure; yields its axes."""
+def open_axes(rows: int = 1, columns: int = 1, size: tuple[float, float] = COLUMN, **options: object) -> Iterator:
+    """Open a figure of one column's width, or of another size in inches.
+
+    Args:
+        rows: of axes.
+        columns: of axes.
+        size: width and height of the figure.
+        options: of matplotlib's `subplots`.
+
+    Yields:
+        Its axes; an array of them if there are several.
+    """
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as MplFigure
 
     with matplotlib.rc_context(STYLE):
-        figure = MplFigure(figsize=(WIDTH, HEIGHT), layout="constrained")
+        figure = MplFigure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)
-        yield figure.subplots()
+        yield figure.subplots(rows, columns, **options)
 
 
 def style(index: int) -> dict[str, str]:

@@ -55,19 +55,10 @@ def fetch(folders: list[str], root: Path, host: str = HOST, quiet: bool = False)
     """
     logging.getLogger("pooch").setLevel(logging.WARNING)
     wanted = [(folder, name) for folder in folders for name in missing_images(folder, root)]
-    with (
-        tqdm(total=len(wanted), desc="fetching", unit="image", disable=quiet or not wanted) as bar,
-        concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool,
-    ):
-        futures = [pool.submit(_fetch_one, folder, name, root, host) for folder, name in wanted]
-        try:
-            for future in concurrent.futures.as_completed(futures):
-                future.result()
-                bar.update()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    return len(wanted)
+    with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
+        fetched = pool.map(lambda file: _fetch_one(*file, root, host), wanted)  # an error cancels what has not begun
+        bar = tqdm(fetched, total=len(wanted), desc="fetching", unit="image", disable=quiet or not wanted)
+        return len(list(bar))
 
 
 def _fetch_one(folder: str, name: str, root: Path, host: str) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from benchmark.compare import BASELINE
-from benchmark.drawing import COLOURS, GREY, Figure, Label, column_axes, finish, plain_log_ticks, style
+from benchmark.drawing import COLOURS, GREY, Figure, Label, finish, open_axes, plain_log_ticks, style
 from benchmark.plan import CHOICE_SEEDS
 from benchmark.rows import AUTO, BASELINES, RELEASE
 from benchmark.summary import PUBLISHED, Results
@@ -49,7 +49,7 @@ def against(results: Results, column: str, name: str, title: str) -> Figure | No
     summary = summary[(summary["set"] == set_name) & (summary.level == level)]
     unit = 1e6 if column == "parameters" else 1.0
     labels = []
-    with column_axes() as axes:
+    with open_axes() as axes:
         theirs = summary[summary.plan != RELEASE]
         axes.scatter(theirs[column] / unit, theirs.psnr, color=GREY, s=12)
         labels += [Label(getattr(line, column) / unit, line.psnr, line.method) for line in theirs.itertuples()]
@@ -72,7 +72,7 @@ def steps(results: Results) -> list[Figure]:
     for size, of_size in runs.items():
         ends = _by_steps(of_size)
         labels = []
-        with column_axes() as axes:
+        with open_axes() as axes:
             for index, strategy in enumerate((BASELINE, _DISTILLED)):
                 chosen, colour = of_size[of_size.strategy == strategy], COLOURS[index]
                 for run in chosen.itertuples():
@@ -134,7 +134,7 @@ def gain_by_level(results: Results) -> Figure | None:
     gains = gains[wide == wide.max()]
     gains = gains[gains.steps == gains.steps.max()]
     labels = []
-    with column_axes() as axes:
+    with open_axes() as axes:
         for index, (size, line) in enumerate(gains.sort_values("level").groupby("size")):
             x = line.level + 0.8 * index  # so that intervals do not cover each other
             reach = [line.gain - line.low, line.high - line.gain]
@@ -161,7 +161,7 @@ def cost(results: Results) -> list[Figure]:
         if len(used):
             lines["hmds and its teacher"] = (means.loc[_DISTILLED], float(used.minutes.iloc[0]))
         labels = []
-        with column_axes() as axes:
+        with open_axes() as axes:
             for index, (name, (line, more)) in enumerate(lines.items()):
                 axes.plot(line.minutes + more, line.psnr, linestyle=":" if more else "-", **style(index))
                 labels.append(Label(line.minutes.iloc[-1] + more, line.psnr.iloc[-1], name, COLOURS[index], bold=True))
@@ -185,7 +185,7 @@ def stages(results: Results) -> Figure | None:
     start = noisy.set_index("level").psnr.to_dict()
     best = chosen.sort_values("psnr").drop_duplicates(["size", "level"], keep="last")
     labels = []
-    with column_axes() as axes:
+    with open_axes() as axes:
         for index, (size, lines) in enumerate(best.groupby("size")):
             for line in lines.itertuples():
                 points = [start.get(line.level, math.nan), *map(float, line.stages.split()), line.psnr]
@@ -210,7 +210,7 @@ def throughput(results: Results) -> Figure | None:
     speed = speed[speed.run == speed.run.iloc[-1]]
     times = speed.groupby(["network", "size"]).milliseconds.min().unstack()
     labels = []
-    with column_axes() as axes:
+    with open_axes() as axes:
         for index, (name, line) in enumerate(times.sort_values(times.columns[0]).iterrows()):
             line = line.dropna()
             side = line.index.to_numpy()

@@ -13,7 +13,7 @@ from benchmark.drawing import Figure
 from benchmark.figures import STUDY, all_figures, times_the_steps, validation_ends
 from benchmark.plan import STUDY_STEPS
 from benchmark.rows import RELEASE
-from benchmark.summary import GAINS, SUMMARY, Results, load
+from benchmark.summary import GAINS, SUMMARY, Results, as_csv, load
 from benchmark.tables import COLOUR, GREY, QUOTED, Table
 from benchmark.testsets import SETS
 from mdrn.files.writing import write_atomically
@@ -54,20 +54,20 @@ def write(out: Path) -> list[Path]:
     results = load(out)
     pages, figures = _pages(results), all_figures(results)
     texts = {out / README: _readme(out, results, pages, figures)}
+    texts |= {out / SUMMARY: as_csv(results.summary), out / GAINS: as_csv(results.gains)}
     for name, (title, made) in pages.items():
         shown = [_drawn(figure, f"../{FIGURES}") for figure in figures if _page_of(figure.name) == name]
         texts[out / TABLES / f"{name}.md"] = "\n".join([f"# {title}\n", *(table.markdown() for table in made), *shown])
         texts |= {out / TABLES / f"{table.name}.tex": table.latex() for table in made}
     content = {path: text.encode() for path, text in texts.items()}
     content |= {out / FIGURES / f"{figure.name}.png": figure.png for figure in figures}
-    written = results.write(out)
     for path, data in content.items():
         write_atomically(path, data)
     for folder in (TABLES, FIGURES):
         for path in (out / folder).glob("*"):
             if path.suffix in (".md", ".csv", ".tex", ".svg", ".png") and path not in content:
                 path.unlink()
-    return [*content, *written]
+    return list(content)
 
 
 def white_noise(results: Results) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 import mdrn
-from benchmark.drawing import STYLE, png_of
+from benchmark.drawing import open_axes, png_of
 from mdrn import camera, metrics
 from mdrn.denoiser import MdrnError
 from mdrn.files.writing import write_atomically
@@ -43,18 +43,13 @@ def noisy_photograph() -> tuple[np.ndarray, np.ndarray]:
 
 def draw(shown: list[tuple[str, np.ndarray]]) -> bytes:
     """Return the picture as PNG: in each column a whole image and a crop of it, one pixel a dot or more."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context(STYLE | {"axes.grid": False}):
-        figure = Figure(figsize=(7.2, 3.6 * 7.2 / 6.6), layout="constrained")
-        rows = figure.subplots(2, len(shown), height_ratios=[2 / 3, 4 / 5])
+    with open_axes(2, len(shown), size=(7.2, 3.6 * 7.2 / 6.6), height_ratios=[2 / 3, 4 / 5]) as rows:
         for column, (title, image) in enumerate(shown):
             for axes, part in zip(rows[:, column], (image, image[CROP]), strict=True):
                 axes.imshow(part, interpolation="nearest")
                 axes.set_axis_off()
             rows[0, column].set_title(title)
-        return png_of(figure)
+        return png_of(axes.figure)
 
 
 def main() -> int:

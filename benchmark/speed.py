@@ -55,10 +55,7 @@ def networks() -> dict[str, nn.Module]:
 
 def classical() -> dict[str, Denoiser]:
     """Return the classical denoisers to compare, BM3D where its package is installed."""
-    chosen: dict[str, Denoiser] = dict(CLASSICAL)
-    if importlib.util.find_spec("bm3d"):
-        chosen["bm3d"] = bm3d
-    return chosen
+    return CLASSICAL | ({"bm3d": bm3d} if importlib.util.find_spec("bm3d") else {})
 
 
 def measure(

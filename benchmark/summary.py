@@ -16,7 +16,6 @@ import pandas as pd
 from benchmark import compare, rows
 from benchmark.testsets import FACTS
 from mdrn.denoiser import MdrnError
-from mdrn.files.writing import write_atomically
 
 SUMMARY, GAINS = "summary.csv", "gains.csv"
 PUBLISHED = "published"  # the plan of what others printed
@@ -53,13 +52,6 @@ class Results:
     runs: pd.DataFrame
     curves: pd.DataFrame
     evaluations: pd.DataFrame
-
-    def write(self, out: Path) -> list[Path]:
-        """Write summary.csv and gains.csv."""
-        written = {out / SUMMARY: as_csv(self.summary), out / GAINS: as_csv(self.gains)}
-        for path, text in written.items():
-            write_atomically(path, text.encode())
-        return list(written)
 
 
 def load(out: Path) -> Results:

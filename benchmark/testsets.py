@@ -12,7 +12,6 @@ import dataclasses
 import functools
 import glob
 import hashlib
-import io
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from mdrn import metrics
+from mdrn.camera import jpeg
 from mdrn.data import DATA_ROOT_VARIABLE, SUFFIXES, DataError, bsds500_excluded, read_uint8, sample_files
 from mdrn.noise import benchmark_noisy
 
@@ -56,12 +56,8 @@ class Remote:
 
 def gaussian_jpeg(clean: np.ndarray, level: float, protocol: str, seed: int) -> np.ndarray:
     """Return the noisy image after 8 bits and JPEG, 4:2:0: float32 in [0, 1]."""
-    from PIL import Image
-
-    stream = io.BytesIO()
     noisy = metrics.to_uint8(benchmark_noisy(clean, level, seed=seed))
-    Image.fromarray(noisy).save(stream, "JPEG", quality=JPEG_QUALITY)
-    return np.asarray(Image.open(stream), dtype=np.float32) / 255.0
+    return jpeg(noisy, JPEG_QUALITY, subsampling=2).astype(np.float32) / 255.0
 
 
 @dataclasses.dataclass(frozen=True)

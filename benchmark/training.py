@@ -133,13 +133,11 @@ def in_order(runs: list[Run]) -> tuple[list[Run], list[Run]]:
 
 
 def _in_hand(run: Run) -> bool:
-    lock = run.lock()
     try:
-        lock.acquire(timeout=0)
+        with run.lock().acquire(timeout=0):
+            return False
     except filelock.Timeout:
         return True
-    lock.release()
-    return False
 
 
 def describe(name: str, runs: list[Run], device: str, jobs: int) -> str:

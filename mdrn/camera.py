@@ -158,7 +158,22 @@ def photograph(clean: np.ndarray, camera: Camera, rng: np.random.Generator) -> t
     images = [np.round(image.permute(1, 2, 0).numpy() * 255.0).astype(np.uint8) for image in developed]
     if camera.quality is None:
         return images[0], images[1]
-    return _jpeg(images[0], 100, camera.subsampling), _jpeg(images[1], camera.quality, camera.subsampling)
+    return jpeg(images[0], 100, camera.subsampling), jpeg(images[1], camera.quality, camera.subsampling)
+
+
+def jpeg(image: np.ndarray, quality: int, subsampling: int) -> np.ndarray:
+    """Return an image (H, W) or (H, W, 3), uint8, as a JPEG file shows it.
+
+    Args:
+        image: what is saved.
+        quality: Pillow's, 1 to 100.
+        subsampling: of the colours, Pillow's: 0 for 4:4:4 or 2 for 4:2:0.
+    """
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "jpeg", quality=quality, subsampling=subsampling)
+    return np.asarray(Image.open(stream))
 
 
 def white_level(noise: np.ndarray) -> float:
@@ -268,11 +283,3 @@ def _blurred(image: torch.Tensor, deviation: float) -> torch.Tensor:
     places = (torch.arange(size, dtype=torch.float32) for size in image.shape[-2:])
     down, across = (torch.exp(-0.5 * ((x[:, None] - x) / deviation) ** 2) for x in places)
     return (down / down.sum(1, keepdim=True)) @ image @ (across / across.sum(1, keepdim=True)).T
-
-
-def _jpeg(image: np.ndarray, quality: int, subsampling: int) -> np.ndarray:
-    from PIL import Image
-
-    stream = io.BytesIO()
-    Image.fromarray(image).save(stream, "jpeg", quality=quality, subsampling=subsampling)
-    return np.asarray(Image.open(stream))

@@ -76,10 +76,10 @@ def test_the_cost_of_the_teacher_is_shown_apart(out, monkeypatch):
 
 
 def test_labels_cover_neither_points_nor_each_other():
-    from benchmark.drawing import Label, column_axes, place
+    from benchmark.drawing import Label, open_axes, place
 
     points = [(0.50, 0.5), (0.52, 0.5), (0.50, 0.53), (0.9, 0.1)]
-    with column_axes() as axes:
+    with open_axes() as axes:
         axes.scatter(*zip(*points, strict=True), s=20)
         axes.set(xlim=(0, 1), ylim=(0, 1))
         place(axes, [Label(x, y, f"point {n}") for n, (x, y) in enumerate(points)])

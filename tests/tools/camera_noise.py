@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmark import testsets
-from benchmark.drawing import COLOURS, GREY, STYLE, png_of
+from benchmark.drawing import COLOURS, GREY, open_axes, png_of
 from mdrn import data
 from mdrn.camera import Camera, photograph
 from mdrn.denoiser import MdrnError
@@ -94,27 +94,21 @@ def summarise(curves: list[Curves]) -> Curves:
 
 def draw(summaries: dict[str, Curves]) -> bytes:
     """Return the figure as PNG: medians as lines, four fifths of the photographs as bands."""
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     panels = {
         "spectrum": ("cycles for each pixel", "power of the brightness's noise"),
         "autocorrelation, brightness": ("distance (pixels)", "autocorrelation, brightness"),
         "autocorrelation, colour": ("distance (pixels)", "autocorrelation, colour"),
         "deviation by brightness": ("brightness (8 bits)", "noise, of its mean"),
     }
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 5.0), layout="constrained")
-        FigureCanvasAgg(figure)
-        for axes, (name, (across, up)) in zip(figure.subplots(2, 2).flat, panels.items(), strict=True):
+    with open_axes(2, 2, size=(7.2, 5.0)) as grid:
+        for axes, (name, (across, up)) in zip(grid.flat, panels.items(), strict=True):
             for (source, curves), colour in zip(summaries.items(), (GREY, COLOURS[1]), strict=True):
                 x, (low, middle, high) = curves[name]
                 axes.plot(x, middle, color=colour, label=source)
                 axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
             axes.set(xlabel=across, ylabel=up, yscale="log" if name == "spectrum" else "linear")
             axes.legend(frameon=False)
-        return png_of(figure)
+        return png_of(axes.figure)
 
 
 def main() -> int:

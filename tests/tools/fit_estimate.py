@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import io
 import math
 from pathlib import Path
 
@@ -43,28 +42,8 @@ HIDDEN = (64, 32)
 BATCH = 256
 
 
-@dataclasses.dataclass(frozen=True)
-class Example:
-    """A noisy image (H, W, C) on the 8-bit scale, its kind, and the fine and coarse noise in it."""
-
-    image: np.ndarray
-    kind: str
-    fine: float
-    coarse: float
-
-
 def eight_bit(values: np.ndarray) -> np.ndarray:
     return np.clip(np.round(values), 0, 255).astype(np.uint8)
-
-
-def jpeg(image: np.ndarray, quality: int, subsampling: int) -> np.ndarray:
-    """Return an image (H, W, C), uint8, as a JPEG shows it."""
-    grey = image.shape[2] == 1
-    stream = io.BytesIO()
-    options = {} if grey else {"subsampling": subsampling}
-    Image.fromarray(image[..., 0] if grey else image).save(stream, "jpeg", quality=quality, **options)
-    shown = np.asarray(Image.open(stream))
-    return shown[..., None] if grey else shown
 
 
 def to_grey(image: np.ndarray) -> np.ndarray:
@@ -152,8 +131,8 @@ def correlated(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return noise / noise.std()
 
 
-def example(rng: np.random.Generator, photographs: list[np.ndarray], grey: bool) -> Example:
-    """Draw one example."""
+def example(rng: np.random.Generator, photographs: list[np.ndarray], grey: bool) -> tuple[np.ndarray, tuple, str]:
+    """Draw an example: a noisy image (H, W, C) on the 8-bit scale, the fine and coarse noise in it, and its kind."""
     kind = str(rng.choice(list(SHARES), p=list(SHARES.values())))
     height, width = (int(np.exp(rng.uniform(*np.log(SIDES)))) for _ in range(2))
     quality, subsampling = int(rng.integers(60, 100)), int(rng.choice([0, 2], p=[0.3, 0.7]))
@@ -190,10 +169,11 @@ def example(rng: np.random.Generator, photographs: list[np.ndarray], grey: bool)
         fine, coarse = levels(noisy.astype(np.float64) - clean)
     shares = {"jpeg": 1.0, "camera": 0.85, "clean": 0.5, "correlated": 0.4, "poisson": 0.3, "drawing": 0.1}
     if rng.random() < shares.get(kind, 0.0):
-        shown = [jpeg(image, quality, subsampling).astype(np.float64) - clean for image in (noisy, clean)]
-        noisy = (shown[0] + clean).astype(np.uint8)
+        planes = (image[..., 0] if grey else image for image in (noisy, clean))
+        shown = [camera.jpeg(image, quality, subsampling).reshape(clean.shape) for image in planes]
+        noisy = shown[0]
         if fine > 0:  # what JPEG does to the clean picture is no noise
-            pairs = zip(*(levels(noise) for noise in shown), strict=True)
+            pairs = zip(*(levels(image.astype(np.float64) - clean) for image in shown), strict=True)
             fine, coarse = (float(np.sqrt(max(0.0, with_noise**2 - without**2))) for with_noise, without in pairs)
     if rng.random() < 0.12 and kind != "clean":
         noisy = np.array(noisy)
@@ -203,7 +183,7 @@ def example(rng: np.random.Generator, photographs: list[np.ndarray], grey: bool)
         else:
             noisy[int(len(noisy) * rng.uniform(0, 0.7)) :, int(noisy.shape[1] * rng.uniform(0.2, 0.8)) :] = value
     rows, columns = rng.integers(0, 8, 2)  # off JPEG's grid
-    return Example(noisy[rows:, columns:], kind, fine, coarse)
+    return noisy[rows:, columns:], (fine, coarse), kind
 
 
 def make_examples(root: Path | None, count: int, seed: int) -> dict[str, np.ndarray]:
@@ -215,14 +195,14 @@ def make_examples(root: Path | None, count: int, seed: int) -> dict[str, np.ndar
     found: dict[str, list] = {f"{name}.{part}": [] for name in ("colour", "grey") for part in ("x", "y", "kind")}
     for index in range(count):
         name = "grey" if rng.random() < GREY_SHARE else "colour"
-        drawn = example(rng, photographs, name == "grey")
-        windows = estimate._windows(drawn.image, 255.0)[0]
+        image, noise, kind = example(rng, photographs, name == "grey")
+        windows = estimate._windows(image, 255.0)[0]
         windows = windows[estimate._usable(windows)]
         if len(windows) < 4:
             continue
         found[f"{name}.x"].append(estimate._features(estimate._describe(windows)))
-        found[f"{name}.y"].append((drawn.fine, drawn.coarse))
-        found[f"{name}.kind"].append(drawn.kind)
+        found[f"{name}.y"].append(noise)
+        found[f"{name}.kind"].append(kind)
         if index % 500 == 499:
             print(f"{index + 1} of {count} examples", flush=True)
     return {key: np.array(values) for key, values in found.items()}

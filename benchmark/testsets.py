@@ -201,7 +201,7 @@ def check_training(root: Path | None) -> None:
 
     The images that test sets contain may be there too; nobody reads them.
     """
-    _verified_files(TRAINING_SET, _folder(TRAINING_SET, root), bsds500_excluded())
+    _verified_files(TRAINING_SET, _folder(TRAINING_SET, root))
 
 
 def _folder(folder: str, root: Path | None) -> Path:
@@ -211,9 +211,9 @@ def _folder(folder: str, root: Path | None) -> Path:
     return found
 
 
-def _verified_files(folder: str, here: Path, ignored: frozenset[str] = frozenset()) -> dict[str, Path]:
+def _verified_files(folder: str, here: Path) -> dict[str, Path]:
     """Return {name in facts: file} of a folder whose files are compared byte by byte."""
-    expected = expected_bytes(folder)
+    expected, ignored = expected_bytes(folder), bsds500_excluded() if folder == TRAINING_SET else frozenset()
     subfolders = any("/" in name for name in expected)
     files = (path for path in sorted(here.rglob("*")) if path.suffix.lower() in SUFFIXES)
     found = {f"{path.parent.name}/{path.name}" if subfolders else path.name: path for path in files}
@@ -281,8 +281,7 @@ def load(name: str, root: Path | None = None) -> Images:
     here = _folder(known.folder, root)
     if known.folder not in BY_BYTES:
         return Images(name, {k: v for k, v in _verified_images(known, here).items() if known.picks(k)})
-    ignored = bsds500_excluded() if known.folder == TRAINING_SET else frozenset()
-    files = {file: path for file, path in _verified_files(known.folder, here, ignored).items() if known.picks(file)}
+    files = {file: path for file, path in _verified_files(known.folder, here).items() if known.picks(file)}
     images = {Path(file).stem: read_uint8(path, known.channels) for file, path in files.items()}
     if known.noise is not None:
         return Images(name, images)

@@ -166,9 +166,6 @@ class PatchSource:
         tensors = [torch.from_numpy(a).to(device) for a in (flat, offsets, sizes[:, 0].copy(), sizes[:, 1].copy())]
         return cls(*tensors, digest=digest)
 
-    def __len__(self) -> int:
-        return len(self.offsets)
-
     def draw(self, batch_size: int, patch_size: int, generator: torch.Generator) -> torch.Tensor:
         """Gather random crops under random flips and transpositions (the eight symmetries of a square).
 

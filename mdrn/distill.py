@@ -15,22 +15,9 @@ from torch import nn
 
 from mdrn.denoiser import MdrnError, sigma_map
 
-EXPECTED_PSNR = {
-    1.0: 48.30,
-    2.0: 43.39,
-    3.0: 40.54,
-    5.0: 37.14,
-    7.0: 35.05,
-    10.0: 32.99,
-    15.0: 30.85,
-    20.0: 29.45,
-    25.0: 28.44,
-    30.0: 27.66,
-    40.0: 26.50,
-    50.0: 25.67,
-    60.0: 25.02,
-    75.0: 24.27,
-}
+_LEVELS = (1.0, 2.0, 3.0, 5.0, 7.0, 10.0, 15.0, 20.0, 25.0, 30.0, 40.0, 50.0, 60.0, 75.0)
+_PSNR = (48.30, 43.39, 40.54, 37.14, 35.05, 32.99, 30.85, 29.45, 28.44, 27.66, 26.50, 25.67, 25.02, 24.27)
+EXPECTED_PSNR = dict(zip(_LEVELS, _PSNR, strict=True))
 """Noise level on the 8-bit scale -> PSNR in dB of a reference network (MDRN 0.1's `mdrn.plain_n0-75_s0`) on the
 validation images, unrounded. It says how large an error to expect at a level, so that all levels weigh alike."""
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from mdrn import checkpoint
 from mdrn.checkpoint import METADATA_KEY, CheckpointError
-from mdrn.denoiser import MdrnError, check_noisy
+from mdrn.denoiser import MdrnError, check_noisy, sigma_map
 from mdrn.files.writing import write_atomically
 
 SUFFIX = ".onnx"
@@ -140,13 +140,11 @@ class OnnxDenoiser:
 
     def __call__(self, noisy: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
         check_noisy(noisy, self.config.channels)
-        sigmas = torch.as_tensor(sigma, dtype=torch.float32).detach().cpu()
-        if sigmas.ndim > 1 or sigmas.numel() not in (1, noisy.shape[0]):
-            raise MdrnError(
-                f"sigma: expected a float or a ({noisy.shape[0]},) tensor, got {tuple(sigmas.shape)}; maps need PyTorch"
-            )
         images = noisy.detach().to("cpu", torch.float32, memory_format=torch.contiguous_format)
-        feeds = {"noisy": images.numpy(), "sigma": sigmas.expand(noisy.shape[0]).contiguous().numpy()}
+        sigmas = sigma_map(sigma, images).detach()
+        if sigmas.shape[2:] != (1, 1):
+            raise MdrnError(f"sigma: expected a float or a ({len(images)},) tensor, got a map; maps need PyTorch")
+        feeds = {"noisy": images.numpy(), "sigma": sigmas.flatten().contiguous().numpy()}
         return torch.from_numpy(self.session.run(["restored"], feeds)[0]).to(noisy)
 
 

@@ -82,13 +82,11 @@ def ssim(restored: np.ndarray, clean: np.ndarray) -> float:
 
 @functools.cache
 def _lpips_network():
-    import contextlib
-    import io
     import warnings
 
     import lpips
 
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return lpips.LPIPS(net="alex", verbose=False).eval()
 

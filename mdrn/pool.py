@@ -144,10 +144,6 @@ class Pool:
         sigma = noise.spread(torch.from_numpy(arrays["corners"][part]), self.size)
         arrays[key][part] = answer(Batch(clean, noisy, sigma), generator).half().numpy()
 
-    def capacity(self, size: int) -> int:
-        """Return how many patches of `size` a run can see before one would repeat."""
-        return self.draws * (self.size // size) ** 2 * self._SYMMETRIES
-
     def symmetries(self, count: int, size: int) -> int:
         """Return how many symmetries the first `count` patches of `size` use up."""
         return math.ceil(count / (self.draws * (self.size // size) ** 2))

@@ -500,7 +500,7 @@ def _release(run: Run, out: Path, git: str, plan: str) -> Path:
         data={"sets": "+".join(config.data), "sha256": run.data_digest},
         git=git,
         torch=torch.__version__,
-        architecture="teacher" if isinstance(config.model, TeacherConfig) else "mdrn",
+        architecture=next(name for name, kind in checkpoint.ARCHITECTURES.items() if kind is type(config.model)),
         plan=plan,
         device=f"{where}, {'bfloat16' if run.bf16 else 'float32'}",
         steps=run.step,

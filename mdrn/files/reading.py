@@ -35,15 +35,7 @@ _FIELDS += ["exif-data", "icc-profile-data", "xmp-data"]
 _TIFF_COMPRESSIONS = {1: "none", 5: "lzw", 8: "deflate", 32946: "deflate", 32773: "packbits"}
 _BLOCKS = {"png": blocks.read_png_blocks, "jpeg": blocks.read_jpeg_blocks, "heif": blocks.read_heif_blocks}
 _RESOLUTIONS = {"png": blocks.png_resolution, "jpeg": blocks.jpeg_resolution}
-_ORIENTATIONS = {  # EXIF orientation -> swap rows and columns first; then the step through rows and through columns
-    2: (False, 1, -1),
-    3: (False, -1, -1),
-    4: (False, -1, 1),
-    5: (True, 1, 1),
-    6: (True, 1, -1),
-    7: (True, -1, -1),
-    8: (True, -1, 1),
-}
+_STEPS = {2: (1, -1), 3: (-1, -1), 4: (-1, 1), 6: (1, -1), 7: (-1, -1), 8: (-1, 1)}  # by EXIF orientation
 
 
 @dataclass(frozen=True, eq=False)
@@ -302,8 +294,9 @@ def _check_supported(fields: dict[str, Any], data: bytes, kind: str, directory: 
 
 
 def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    swap, rows, columns = _ORIENTATIONS.get(orientation, (False, 1, 1))
-    pixels = pixels.swapaxes(0, 1) if swap else pixels
+    """Swap rows and columns for EXIF orientations 5 to 8, then go forwards or backwards through rows and columns."""
+    rows, columns = _STEPS.get(orientation, (1, 1))
+    pixels = pixels.swapaxes(0, 1) if 5 <= orientation <= 8 else pixels
     return np.ascontiguousarray(pixels[::rows, ::columns])
 
 

@@ -79,6 +79,8 @@ def test_wrong_shapes_are_refused(exported):
         (torch.rand(1, 3, 8, 8), 0.1),
         (torch.rand(8, 8), 0.1),
         (torch.rand(2, 1, 8, 8), torch.rand(3)),
+        (torch.rand(2, 1, 8, 8), torch.rand(2, 1, 8, 8)),
+        (torch.rand(2, 1, 8, 8), 25.0),
     ):
         with pytest.raises(ValueError, match="expected"):
             denoiser(noisy, sigma)

@@ -20,16 +20,16 @@ def double(batch, generator):
 def test_no_draw_repeats_and_answers_belong_to_their_patches(tmp_path, size, map_share):
     stored = pool(tmp_path, map_share=map_share)
     stored.fill({"twice": double})
-    seen = set()
-    for first in range(0, stored.capacity(size), 8):
+    seen, capacity = set(), 24 * 8 * (16 // size) ** 2
+    for first in range(0, capacity, 8):
         batch = stored.batch(3, first, 8, size, ["twice"])
         assert batch.clean.shape == batch.noisy.shape == (8, 1, size, size)
         assert torch.allclose(batch.answers["twice"], double(batch, None), atol=4e-3)
         assert ((batch.noisy - batch.clean) / batch.sigma.reshape(8, 1, *batch.sigma.shape[2:] or (1, 1))).std() < 1.5
         seen.update(patch.numpy().tobytes() for patch in batch.noisy)
-    assert len(seen) == stored.capacity(size) == 24 * 8 * (16 // size) ** 2
+    assert len(seen) == capacity
     with pytest.raises(data.DataError, match="too few"):
-        stored.batch(3, stored.capacity(size), 8, size, [])
+        stored.batch(3, capacity, 8, size, [])
     assert not torch.equal(stored.batch(4, 0, 8, size, []).noisy, stored.batch(3, 0, 8, size, []).noisy)
     used = {patch.numpy().tobytes() for patch in stored.batch(3, 0, 24, 16, [], used=7).noisy}
     assert len(used) == 24

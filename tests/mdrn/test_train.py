@@ -41,6 +41,15 @@ def test_same_configuration_same_bytes_and_other_seed_other_bytes(tmp_path):
     assert first.read_bytes() != other.read_bytes()
 
 
+def test_the_header_names_the_kind_of_network(tmp_path, monkeypatch):
+    class Third(ModelConfig):
+        """A kind that is neither the student's nor the teacher's."""
+
+    monkeypatch.setitem(checkpoint.ARCHITECTURES, "third", Third)
+    header = checkpoint.read_header(fit(tmp_path, model=Third(**vars(SMALL)), steps=2))
+    assert header.architecture == "third" and type(header.model) is Third
+
+
 def test_training_lowers_the_loss_and_validates(tmp_path):
     run = config(steps=150, batch_size=8, patch_size=32)
     weights = train.fit(run, tmp_path, validations=2, quiet=True)

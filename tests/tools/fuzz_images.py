@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import io
 import multiprocessing
 import os
 import random
@@ -24,8 +23,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
-import tifffile
 from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "files"))
+from image_files import pillow, tiff
 
 from mdrn.files import ImageFile, ImageFileError, encode_image, encode_pages, open_pages
 
@@ -53,18 +54,6 @@ class Outcome:
         return self.kind not in ("read", "refused")
 
 
-def _pillow(image: Image.Image, format: str, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format, **options)
-    return buffer.getvalue()
-
-
-def _tiff(pixels: np.ndarray, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    tifffile.imwrite(buffer, pixels, **options)
-    return buffer.getvalue()
-
-
 def whole_files() -> list[bytes]:
     """Return one small file of each kind that is read, with metadata where it can hold any."""
     values = np.linspace(0, 255, 64 * 48 * 3).reshape(64, 48, 3) + np.random.default_rng(0).normal(0, 9, (64, 48, 3))
@@ -82,31 +71,31 @@ def whole_files() -> list[bytes]:
     second = {"save_all": True, "append_images": [Image.fromarray(255 - rgb)]}
     return [
         *(encode_image(pixels, "png", like) for pixels in (grey, rgb, deep, np.dstack([rgb, grey]))),
-        _pillow(picture.quantize(16), "PNG", transparency=3),
-        _pillow(picture, "PNG", **second),
+        pillow(picture.quantize(16), "PNG", transparency=3),
+        pillow(picture, "PNG", **second),
         encode_image(rgb, "jpeg", like),
         encode_image(grey, "jpeg"),
-        _pillow(picture, "JPEG", progressive=True, exif=block),
-        _pillow(picture.convert("CMYK"), "JPEG"),
+        pillow(picture, "JPEG", progressive=True, exif=like.exif),
+        pillow(picture.convert("CMYK"), "JPEG"),
         encode_image(rgb, "webp", like),
-        _pillow(picture, "WEBP", exif=block),
-        _pillow(picture, "WEBP", **second),
+        pillow(picture, "WEBP", exif=block),
+        pillow(picture, "WEBP", **second),
         *(encode_image(pixels, "bmp") for pixels in (grey, rgb)),
-        _pillow(picture.convert("1"), "BMP"),
+        pillow(picture.convert("1"), "BMP"),
         *(encode_image(pixels, "tiff", like) for pixels in (grey, rgb, deep, rgb / np.float32(255))),
         encode_pages([rgb, deep, grey], "tiff", [like] * 3),
-        *(_tiff(deep, photometric="rgb", compression=name) for name in ("lzw", "zlib", "packbits")),
-        _tiff(rgb, photometric="rgb", compression="jpeg", rowsperstrip=16),
-        _tiff(deep, photometric="rgb", tile=(32, 32), compression="lzw"),
-        _tiff(rgb, photometric="rgb", tile=(32, 32), bigtiff=True, byteorder=">"),
-        _tiff(np.stack([grey] * 4), photometric="minisblack", imagej=True),
-        _pillow(picture.convert("1"), "TIFF", compression="group4"),
-        _tiff(np.dstack([rgb, grey]), photometric="rgb", extrasamples=["unspecified"], extratags=_TAGS, byteorder=">"),
+        *(tiff(deep, photometric="rgb", compression=name) for name in ("lzw", "zlib", "packbits")),
+        tiff(rgb, photometric="rgb", compression="jpeg", rowsperstrip=16),
+        tiff(deep, photometric="rgb", tile=(32, 32), compression="lzw"),
+        tiff(rgb, photometric="rgb", tile=(32, 32), bigtiff=True, byteorder=">"),
+        tiff(np.stack([grey] * 4), photometric="minisblack", imagej=True),
+        pillow(picture.convert("1"), "TIFF", compression="group4"),
+        tiff(np.dstack([rgb, grey]), photometric="rgb", extrasamples=["unspecified"], extratags=_TAGS, byteorder=">"),
         encode_image(
             rgb, "png", ImageFile(rgb, "png", blocks=_CHUNKS, resolution=(10.0, 10.0), resolution_unit="none")
         ),
         encode_image(rgb, "jpeg", ImageFile(rgb, "jpeg", blocks=_SEGMENTS, xmp=_GAIN_MAP)) + encode_image(grey, "jpeg"),
-        *(_pillow(image, "AVIF", exif=block, xmp=xmp) for image in (picture, picture.convert("L"))),
+        *(pillow(image, "AVIF", exif=block, xmp=xmp) for image in (picture, picture.convert("L"))),
     ]
 
 

@@ -268,7 +268,8 @@ def _block_means(image: np.ndarray) -> np.ndarray:
     rows, columns = (np.arange(0, size, _TONE_BLOCK) for size in image.shape[:2])
     sums = np.add.reduceat(np.add.reduceat(image.sum(axis=2, dtype=np.float64), rows, axis=0), columns, axis=1)
     counts = (np.diff(np.append(edges, size)) for edges, size in zip((rows, columns), image.shape[:2], strict=True))
-    return sums / (np.outer(*counts) * image.shape[2])
+    means: np.ndarray = sums / (np.outer(*counts) * image.shape[2])
+    return means
 
 
 def estimate_level(

@@ -123,7 +123,7 @@ def times_the_steps(ends: pd.DataFrame) -> tuple[float, float] | None:
 
 
 def gain_by_level(results: Results) -> Figure | None:
-    """Gain of distillation against the noise level, a line for each size; None without networks for single levels."""
+    """Gain of distillation against the noise level, a line for each size; None without several single levels."""
     gains = results.gains
     gains = gains[(gains.strategy == _DISTILLED) & (gains.arm == "") & ~gains.trained.astype(str).str.contains("-")]
     set_name = _first_set(gains)
@@ -132,6 +132,8 @@ def gain_by_level(results: Results) -> Figure | None:
         return None
     wide = gains.groupby(["plan", "size", "steps"])["level"].transform("nunique")
     gains = gains[wide == wide.max()]
+    if wide.max() < 2:
+        return None
     gains = gains[gains.steps == gains.steps.max()]
     labels = []
     with open_axes() as axes:
@@ -155,17 +157,20 @@ def cost(results: Results) -> list[Figure]:
     teachers = results.runs[results.runs.run.str.startswith("teacher.")]
     figures = []
     for size, of_size in runs.items():
+        of_size = of_size[of_size.minutes.notna()]
+        if not {BASELINE, _DISTILLED} <= set(of_size.strategy):
+            continue
         means = of_size.groupby(["strategy", "steps"])[["minutes", "psnr"]].mean()
         lines = {BASELINE: (means.loc[BASELINE], 0.0), _DISTILLED: (means.loc[_DISTILLED], 0.0)}
         used = teachers[[f"{t.run}@{t.config}" in set(of_size.teacher) for t in teachers.itertuples()]]
-        if len(used):
+        if used.minutes.notna().any():
             lines["hmds and its teacher"] = (means.loc[_DISTILLED], float(used.minutes.iloc[0]))
         labels = []
         with open_axes() as axes:
             for index, (name, (line, more)) in enumerate(lines.items()):
                 axes.plot(line.minutes + more, line.psnr, linestyle=":" if more else "-", **style(index))
                 labels.append(Label(line.minutes.iloc[-1] + more, line.psnr.iloc[-1], name, COLOURS[index], bold=True))
-            axes.set(xscale="log", xlabel="minutes of training", ylabel=f"validation PSNR (dB), level {level:g}")
+            axes.set(xscale="log", xlabel="minutes of one core", ylabel=f"validation PSNR (dB), level {level:g}")
             axes.margins(x=0.25, y=0.15)
             plain_log_ticks(axes)
             caption = f"`{size}`: what training costs; the teacher is trained once for all students."

@@ -126,7 +126,7 @@ class RunRow:
         run: its id.
         arm: of the plan.
         steps: how many it took.
-        minutes: of training.
+        minutes: of training, None if not recorded; on a CPU those of one core's work, whatever else it did.
         device: what it ran on.
         threads: of torch.
         teacher: id of its teacher.
@@ -138,7 +138,7 @@ class RunRow:
     run: str
     arm: str
     steps: int
-    minutes: float
+    minutes: float | None
     device: str
     threads: int
     teacher: str

@@ -313,6 +313,7 @@ def training(results: Results, plan: str) -> Table | None:
         )
         for run in runs.sort_values(["arm", "run", "steps"]).itertuples()
     ]
-    title = f"Plan `{plan}`: {len(runs)} runs, {runs.minutes.sum() / 60:.1f} hours in all"
+    title = f"Plan `{plan}`: {len(runs)} runs"
     header = ("run", "steps", "minutes", "on", "validation PSNR in dB (level: PSNR)")
-    return Table(f"{plan}_training", title, header, lines) if lines else None
+    notes = ("Minutes: on a CPU those of one core's work, whatever else the machine did.",)
+    return Table(f"{plan}_training", title, header, lines, notes) if lines else None

@@ -45,13 +45,14 @@ def keep_record(run: Run) -> None:
     """Write what a finished run cost and gave to the results folder, once."""
     said, config = json.loads(run.record.read_text()), run.folder.name.rpartition("-")[2]
     history = said["history"]
+    seconds = said.get("cpu_seconds") if said["device"].startswith("CPU") else said["seconds"]
     row = rows.RunRow(
         config=config,
         plan=run.plan,
         run=run.config.id,
         arm=run.arm,
         steps=said["steps"],
-        minutes=said["seconds"] / 60,
+        minutes=None if seconds is None else seconds / 60,
         device=said["device"],
         threads=said["threads"],
         teacher=run.config.teacher or "",

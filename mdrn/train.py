@@ -258,7 +258,10 @@ def fit(
     earlier = run.seconds
     with tqdm(total=config.steps, initial=first, desc=config.id, unit="step", disable=quiet, mininterval=1) as bar:
         while (progress := run.progress) < 1.0:
+            busy = time.process_time()
             run.train_step(draw(run.step, progress), progress)
+            if run.cpu_seconds is not None:
+                run.cpu_seconds += time.process_time() - busy
             bar.update()
             now = time.monotonic()
             run.seconds = earlier + now - began
@@ -419,6 +422,7 @@ class Run:
         self.step = 0
         self.loss = torch.zeros(())
         self.seconds = 0.0
+        self.cpu_seconds: float | None = 0.0  # of all threads; what else the machine does is not in it
         self.history: list[dict[str, object]] = []
         if device.type == "cuda":
             name = "_run" if hasattr(self.model, "_run") else "forward_features"
@@ -469,7 +473,7 @@ class Run:
 
     def save(self, path: Path) -> None:
         """Write everything that resuming needs into one file, atomically."""
-        counts = {"step": self.step, "seconds": self.seconds, "history": self.history}
+        counts = {"step": self.step, "seconds": self.seconds, "cpu_seconds": self.cpu_seconds, "history": self.history}
         checkpoint.write_state(path, self._modules, self.optimizer, self._facts() | counts)
 
     def resume(self, path: Path) -> None:
@@ -483,6 +487,7 @@ class Run:
         except checkpoint.CheckpointError as error:
             raise TrainingError(f"{error}; give another --out, or delete that file to start again") from error
         self.step, self.seconds, self.history = said["step"], said["seconds"], said["history"]
+        self.cpu_seconds = said.get("cpu_seconds")  # earlier versions did not note it
 
 
 def _release(run: Run, out: Path, git: str, plan: str) -> Path:
@@ -509,8 +514,8 @@ def _release(run: Run, out: Path, git: str, plan: str) -> Path:
     )
     weights = out / f"{config.id}.safetensors"
     checkpoint.write_weights(weights, run.ema.module, header)
-    record = {"id": config.id, "seconds": run.seconds, "device": header.device, "threads": torch.get_num_threads()}
-    record |= {"patches": header.patches, "steps": run.step, "history": run.history}
+    record = {"id": config.id, "seconds": run.seconds, "cpu_seconds": run.cpu_seconds, "device": header.device}
+    record |= {"threads": torch.get_num_threads(), "patches": header.patches, "steps": run.step, "history": run.history}
     write_atomically(out / f"{config.id}.json", json.dumps(record, indent=1).encode())
     return weights
 

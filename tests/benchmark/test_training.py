@@ -36,7 +36,8 @@ def fitted(monkeypatch):
         calls.append(config.id)
         time.sleep(0.05)
         history = [{"step": 2, "loss": 0.1, "psnr": {"25": 20.0}}, {"step": 4, "loss": 0.1, "psnr": {"25": 21.5}}]
-        record = {"id": config.id, "seconds": 90.0, "device": "CPU", "threads": 1, "steps": 4, "history": history}
+        record = {"id": config.id, "seconds": 200.0, "cpu_seconds": 90.0, "device": "CPU"}
+        record |= {"threads": 1, "steps": 4, "history": history}
         (out / f"{config.id}.json").write_text(json.dumps(record))
         (out / f"{config.id}.safetensors").write_bytes(b"weights")
 

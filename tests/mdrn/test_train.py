@@ -126,6 +126,7 @@ def test_interrupted_in_process_and_resumed(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         train.fit(config(), tmp_path / "cut", validations=0, save_seconds=0.0, quiet=True)
     weights = train.fit(config(), tmp_path / "cut", validations=0, save_seconds=0.0, quiet=True)
+    assert json.loads(weights.with_suffix(".json").read_text())["cpu_seconds"] > 0
     assert calls == [7] and weights.read_bytes() == whole.read_bytes()
 
 

@@ -36,7 +36,7 @@ def fitted(monkeypatch):
         calls.append(config.id)
         time.sleep(0.05)
         history = [{"step": 2, "loss": 0.1, "psnr": {"25": 20.0}}, {"step": 4, "loss": 0.1, "psnr": {"25": 21.5}}]
-        record = {"id": config.id, "seconds": 200.0, "cpu_seconds": 90.0, "device": "CPU"}
+        record = {"id": config.id, "seconds": 90.0, "cpu_seconds": 120.0, "device": "CPU"}
         record |= {"threads": 1, "steps": 4, "history": history}
         (out / f"{config.id}.json").write_text(json.dumps(record))
         (out / f"{config.id}.safetensors").write_bytes(b"weights")
@@ -58,7 +58,7 @@ def test_finished_runs_are_not_done_again_and_what_they_cost_is_kept(tmp_path, f
     assert fitted == [run.config.id for run in runs]
     assert all(run.finished for run in runs)
     known = rows.read(tmp_path / rows.RUNS, rows.RunRow)
-    assert [(row.run, row.minutes, row.validation) for row in known] == [(name, 1.5, "25:21.500") for name in fitted]
+    assert [(row.run, row.minutes, row.validation) for row in known] == [(name, 2.0, "25:21.500") for name in fitted]
     points = rows.read(tmp_path / rows.CURVES / "test.csv", rows.CurvePoint)
     assert [(p.step, p.psnr) for p in points if p.config == known[0].config] == [(2, 20.0), (4, 21.5)]
     runs[0].weights.unlink()

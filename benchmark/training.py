@@ -24,12 +24,14 @@ from mdrn.checkpoint import SUFFIX, read_header
 from mdrn.data import PatchSource, fresh_batch, read_all, sample_files
 from mdrn.denoiser import MdrnError
 from mdrn.files.writing import write_atomically
+from mdrn.inference import reuse_freed_memory
 
 _WARM_STEPS, _TIMED_STEPS = 2, 5
 
 
 def train_one(run: Run, root: Path | None, device: str, threads: int | None = None, quiet: bool = False) -> Path:
     """Train a run if it is not finished, waiting for another process that is at it; return its weights file."""
+    reuse_freed_memory()
     if threads:
         torch.set_num_threads(threads)
     with run.lock():

@@ -34,10 +34,10 @@ _DIM_WHITES = (2.0**10 - 1, 2.0**12 - 1, 2.0**14 - 1)
 _UNKNOWN_WIDTH = 64  # for networks that do not say how many channels they work with
 _MIN_TILE, _MAX_TILE = 128, 1024
 _BLEND_VALUES = 2**20  # mixed at once, so that no float copy of a whole image is made
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # of glibc's malloc.h
-_LARGEST_REUSED = 32 * 2**20  # glibc takes no more; larger blocks are mapped anew each time
+_TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
 _KEPT = 512 * 2**20
-_LAYERS_ALIVE = 11  # a tile's working set in outputs of the head, measured on the presets
+_LAYERS_ALIVE = 6  # a tile's working set in outputs of the head, measured on the presets
+_largest_layer = 32 * 2**20  # bytes; as glibc is set by itself, it maps larger blocks anew each time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -250,8 +250,9 @@ def default_model(channels: int) -> str:
 def reuse_freed_memory() -> bool:
     """Tell malloc to keep up to 512 MiB of freed memory, in this process and for all its threads.
 
-    Without it, each layer's output is mapped afresh and the system clears it page by page. Results do not change. For
-    programs, which own their process; a library that changes malloc by itself would be a surprise.
+    Without it, each layer's output is mapped afresh and the system clears it page by page. It also makes tiles larger,
+    which costs less time. Results do not change. For programs, which own their process; a library that changes malloc
+    by itself would be a surprise.
 
     Returns:
         Whether it was done: with glibc, on Linux; elsewhere nothing changes.
@@ -262,8 +263,12 @@ def reuse_freed_memory() -> bool:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
         return False
-    settings = ((_MMAP_THRESHOLD, _LARGEST_REUSED), (_TRIM_THRESHOLD, _KEPT), (_ARENA_MAX, 1))
-    return all([mallopt(name, value) == 1 for name, value in settings])
+    settings = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, _KEPT), (_ARENA_MAX, 1))
+    done = all([mallopt(name, value) == 1 for name, value in settings])
+    if done:
+        global _largest_layer
+        _largest_layer = 64 * 2**20
+    return done
 
 
 @functools.lru_cache(maxsize=64)
@@ -412,6 +417,11 @@ class _Window:
     crop: tuple[slice, slice]  # what it reads, in the image
     inner: tuple[slice, slice]  # the core, in the crop
 
+    def pixels(self) -> int:
+        """How many it reads."""
+        rows, columns = self.crop
+        return (rows.stop - rows.start) * (columns.stop - columns.start)
+
 
 def _windows(shape: tuple[int, int], network: Denoiser, tile: int | None) -> Iterator[_Window]:
     stride = network.stride
@@ -438,7 +448,7 @@ def _spans(start: int, side: int, halo: int, size: int) -> tuple[slice, slice, s
 def _tile_from_memory(network: Denoiser, halo: int) -> int:
     import psutil
 
-    largest = min(psutil.virtual_memory().available // (4 * _LAYERS_ALIVE), _LARGEST_REUSED)
+    largest = min(psutil.virtual_memory().available // (4 * _LAYERS_ALIVE), _largest_layer)
     width, entry = getattr(network.config, "widths", (_UNKNOWN_WIDTH,))[0], getattr(network.config, "entry", 1)
     pixels = largest / (4 * width / entry**2)
     return int(min(_MAX_TILE, max(_MIN_TILE, pixels**0.5 - 2 * halo)))
@@ -456,7 +466,8 @@ def _passes(
     """Yield windows, the channels restored in them, and what came out, one image or one for each stage."""
     colours, shape = planes.shape[2], planes.shape[:2]
     groups = [list(range(colours))] if network.config.channels == colours else [[c] for c in range(colours)]
-    windows = list(_windows(shape, network, tile))
+    # the largest first: the others then fit into the memory that it leaves
+    windows = sorted(_windows(shape, network, tile), key=_Window.pixels, reverse=True)
     for done, (group, window) in enumerate(itertools.product(groups, windows), 1):
         crop = planes[window.crop][..., group]
         yield window, group, _run_window(network, crop, window, _sigma(levels, shape, window.crop), white, stages)

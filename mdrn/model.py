@@ -113,8 +113,9 @@ class Stage(nn.Module):
     earlier stage's features, through a 1x1 convolution.
 
     Shape:
-        features (B, widths[0], H, W), H and W divisible by 2 ** (len(widths) - 1); the earlier stage's reconstruction
-        features, one per scale -> this stage's reconstruction features, one per scale, finest first.
+        a list of features (B, widths[0], H, W), H and W divisible by 2 ** (len(widths) - 1), and for a later stage the
+        earlier one's reconstruction features at each coarser scale -> this stage's reconstruction features, one per
+        scale, finest first. The list is emptied, so that nothing is kept in memory longer than it is needed.
 
     Reference:
         Li et al., CVPRW 2022: "multiple degradation and reconstruction". That degradation is a strided convolution and
@@ -133,15 +134,14 @@ class Stage(nn.Module):
         self.reconstruct = nn.ModuleList(nn.ConvTranspose2d(coarse, fine, 2, stride=2) for fine, coarse in pairs)
         self.decode = _blocks(widths, stage.up)
 
-    def forward(self, x: torch.Tensor, earlier: list[torch.Tensor] | None) -> list[torch.Tensor]:
-        encoded = []
-        for scale, blocks in enumerate(self.encode):
-            if scale:
-                x = self.degrade[scale - 1](x)
-                if self.fuse is not None and earlier is not None:
-                    x = self.fuse[scale](earlier[scale]).add_(x)
-            x = blocks(x)
-            encoded.append(x)
+    def forward(self, given: list[torch.Tensor]) -> list[torch.Tensor]:
+        encoded = [self.encode[0](given.pop(0))]
+        for scale in range(1, len(self.encode)):
+            x = self.degrade[scale - 1](encoded[-1])
+            if self.fuse is not None:
+                x = self.fuse[scale](given.pop(0)).add_(x)
+            encoded.append(self.encode[scale](x))
+        del x  # the coarsest; every other is popped as it is used
         features = [encoded.pop()]
         for scale in reversed(range(len(self.decode))):
             features.insert(0, self.decode[scale](self.reconstruct[scale](features[0]).add_(encoded.pop())))
@@ -212,16 +212,17 @@ class MDRN(nn.Module):
         check_noisy(noisy, config.channels)
         sigma = sigma_map(sigma, noisy)
         head = self.head(enter(noisy, sigma, self.stride, config.entry))
-        x, scales = head, None
+        scales = [head]
         images, features = [], []
-        for index, (stage, tail) in enumerate(zip(self.stages, self.tails, strict=True)):
-            scales = stage(x, scales)
-            last = index + 1 == len(self.stages)
+        for left, stage, tail in zip(reversed(range(len(self.stages))), self.stages, self.tails, strict=True):
+            if not left:
+                del head
+            scales = stage(scales)
             if every_stage:
-                features.append(scales)
-            if every_stage or last:
+                features.append(list(scales))
+            if every_stage or not left:
                 images.append(corrected(noisy, tail(scales[0]), sigma, config.entry))
-            if not last:
-                in_place = not torch.is_grad_enabled() and index + 2 == len(self.stages)  # nobody else needs the head
-                x = head.add_(scales[0]) if in_place else scales[0] + head
+            if left:
+                in_place = left == 1 and not torch.is_grad_enabled()  # nobody else needs the head
+                scales[0] = head.add_(scales[0]) if in_place else head + scales[0]
         return images, features

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import difflib
 import fnmatch
 import platform
 import time
@@ -79,7 +80,9 @@ def choose_methods(methods: list[Method], asked: list[str] | None, untrained: Se
         if pattern == BM3D and BM3D not in names:
             raise MdrnError("--methods bm3d: not installed; `pip install bm3d` (its licence: non-commercial use)")
         if not fnmatch.filter(names, pattern):
-            raise MdrnError(f"--methods: expected some of {', '.join(names)}, got {pattern!r}")
+            close = difflib.get_close_matches(pattern, names, n=1)
+            hint = f"did you mean {close[0]}? --help lists all" if close else f"expected some of {', '.join(names)}"
+            raise MdrnError(f"--methods: nothing is named {pattern!r}; {hint}")
     return [method for method in methods if any(fnmatch.fnmatch(method.name, pattern) for pattern in asked)]
 
 

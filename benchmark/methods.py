@@ -10,6 +10,7 @@ import functools
 import hashlib
 import importlib.util
 import inspect
+import re
 from collections.abc import Callable
 from importlib import metadata, resources
 from pathlib import Path
@@ -148,7 +149,7 @@ def without_weights() -> list[Method]:
     non-commercial use.
     """
     found = [
-        Method(name, _always(function), code=short_hash(inspect.getsource(function)), slow=True)
+        Method(name, _always(function), code=_code_of(function), slow=True)
         for name, function in classical.CLASSICAL.items()
     ]
     if importlib.util.find_spec(BM3D):
@@ -204,6 +205,20 @@ def estimator_hash() -> str:
     """Hash the source and the weights of the noise level's estimator."""
     weights = resources.files("mdrn").joinpath("estimate.safetensors").read_bytes()
     return short_hash([source_hash(estimate_level), hashlib.sha256(weights).hexdigest()])
+
+
+def _code_of(function: Callable) -> str:
+    """Hash what decides a classical method's result: its source, the constants it names, and what a partial fixes."""
+    inner = function.func if isinstance(function, functools.partial) else function
+    source = inspect.getsource(inner)
+    fixed = [repr((function.args, function.keywords))] if inner is not function else []
+    words = sorted(set(re.findall(r"\w+", source)) & set(inner.__globals__))
+    constants = [f"{word}={inner.__globals__[word]!r}" for word in words if _is_constant(inner.__globals__[word])]
+    return short_hash([source, *fixed, *constants] if fixed or constants else source)
+
+
+def _is_constant(value: object) -> bool:
+    return isinstance(value, int | float | str | tuple)
 
 
 def source_hash(function: Callable) -> str:

@@ -167,7 +167,8 @@ def describe(name: str, runs: list[Run], device: str, jobs: int) -> str:
             lines.append(f"  {run.label}: {state}, about {duration(seconds)}")
             left += seconds
     at_once = f", {jobs} runs at a time share the machine" if jobs > 1 else ""
-    lines.append(f"  training: {duration(spent)} recorded; about {duration(left)} left, measured here{at_once}")
+    rest = f"about {duration(left)} left, from one step measured now"
+    lines.append(f"  training: {duration(spent)} recorded; {rest}{at_once}")
     return "\n".join(lines)
 
 

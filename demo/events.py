@@ -30,7 +30,7 @@ WRITING = {"trigger_mode": "always_last", "concurrency_id": "writing", "concurre
 STAMPED = "(_, ...values) => [performance.now(), ...values]"  # in the browser: when an event was sent
 PICTURE = {"format": "png", "type": "filepath", "interactive": False, "buttons": ["fullscreen"]}
 _LEVEL_HINT = "A camera's photograph: around 12. 25 is plain to see, 50 is heavy."
-_STRENGTH_HINT = "Noise left: raise the level. Texture lost: less strength. Above 1 the network runs again."
+_STRENGTH_HINT = "Texture lost: less. Noise left: more than 1, or a higher level under Advanced."
 HOLD = "Hold for the original (O)"
 STOPPED = "Stopped."
 DISABLE = "() => ({__type__: 'update', interactive: false})"  # in the browser, before the server has answered

@@ -7,6 +7,7 @@ one. What takes long to import is imported when a command needs it, so that --ve
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import signal
 import sys
@@ -131,7 +132,7 @@ def _add_denoise(commands: argparse._SubParsersAction) -> None:
     )
     add(
         "--strength",
-        type=float,
+        type=_strength,
         default=1.0,
         metavar="0-2",
         help="0: unchanged, 0.5: half the effect, 1: full effect (default); above 1 multiplies the noise level",
@@ -150,7 +151,7 @@ def _add_denoise(commands: argparse._SubParsersAction) -> None:
     metadata = parser.add_mutually_exclusive_group()
     metadata.add_argument("--keep-metadata", action="store_true", help="keep EXIF, XMP, text and resolution (default)")
     metadata.add_argument("--strip", action="store_true", help="remove metadata except the colour description")
-    add("--tile", type=int, metavar="PIXELS", help="side of tiles (default: chosen to fit memory)")
+    add("--tile", type=_tile, metavar="PIXELS", help="side of tiles (default: chosen to fit memory)")
     add("--device", default="cpu", help="cpu (default), or cuda or cuda:1 for a GPU")
     parser.set_defaults(run=_denoise)
 
@@ -194,6 +195,22 @@ def _noise_level(text: str) -> float | None:
         raise argparse.ArgumentTypeError(
             f"expected auto or a number from 0 to {MAX_NOISE_LEVEL:g}, got {text}"
         ) from error
+
+
+def _strength(text: str) -> float:
+    try:
+        strength = float(text)
+    except ValueError:
+        strength = math.nan
+    if not 0.0 <= strength <= 2.0:
+        raise argparse.ArgumentTypeError(f"expected 0 to 2, got {text}")
+    return strength
+
+
+def _tile(text: str) -> int:
+    if not (text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"expected at least 1 pixel, got {text}")
+    return int(text)
 
 
 def _noise_range(text: str) -> tuple[float, float]:

@@ -112,10 +112,6 @@ def run(options: argparse.Namespace, fail: Callable[[str], int]) -> int:
 
 def _check_options(options: argparse.Namespace) -> None:
     """Raise ValueError for what argparse lets pass, before any image is looked at."""
-    if not 0.0 <= options.strength <= 2.0:
-        raise ValueError(f"--strength: expected 0 to 2, got {options.strength:g}; see mdrn denoise --help")
-    if options.tile is not None and options.tile < 1:
-        raise ValueError(f"--tile: expected at least 1 pixel, got {options.tile}; see mdrn denoise --help")
     if PIPE in (*options.input, options.output) and len(options.input) > 1:
         raise ValueError(f"{PIPE}: expected one image for standard input or output, got {len(options.input)}")
     if options.input == [PIPE] and sys.stdin.isatty():
@@ -242,7 +238,7 @@ def _denoise(job: _Job, options: argparse.Namespace, show: Callable[[float], Non
         restored.append(dataclasses.replace(result, image=None))
     _write(job, done, pages.format, options)
     _say_what_changed(job, pages)
-    return _record(job, done, restored)
+    return _record(job, done, restored, options.strength)
 
 
 def _say_what_changed(job: _Job, pages: files.Pages) -> None:
@@ -285,16 +281,18 @@ def _write(job: _Job, pages: list[files.ImageFile], format: str, options: argpar
     sys.stdout.buffer.flush()
 
 
-def _record(job: _Job, pages: list[files.ImageFile], restored: list[inference.Restoration]) -> str:
+def _record(job: _Job, pages: list[files.ImageFile], restored: list[inference.Restoration], strength: float) -> str:
     height, width = pages[0].pixels.shape[:2]
     count = f"{len(pages)} pages, the first " if len(pages) > 1 else ""
     levels = [f"{result.noise_level:.1f}" for result in sorted(restored, key=lambda result: result.noise_level)]
     level = levels[0] if levels[0] == levels[-1] else f"{levels[0]} to {levels[-1]}"
     how = "estimated, --noise-level changes it" if restored[0].estimated else "given"
+    how += f", times strength {strength:g}" if strength > 1 else ""
+    mixed = f"strength {strength:g}, " if strength < 1 else ""
     note = ", a grey network: colour channel by channel" if any(r.per_channel for r in restored) else ""
     return (
         f"{job} -> {job.target or 'standard output'}  {count}{width} x {height}, {_BITS[pages[0].pixels.dtype.name]}, "
-        f"noise level {level} of 75 ({how}), {restored[0].model}{note}, "
+        f"noise level {level} of 75 ({how}), {mixed}{restored[0].model}{note}, "
         f"{sum(result.seconds for result in restored):.1f} s"
     )
 
@@ -306,7 +304,7 @@ def _counted(kinds: Counter[str]) -> str:
 def _summarise(done: int, skipped: int, plan: _Plan, seconds: float) -> None:
     parts = [f"{done} done"]
     if skipped:
-        parts.append(f"{skipped} skipped, done earlier, perhaps with other options (--overwrite redoes them)")
+        parts.append(f"{skipped} skipped: their results exist, perhaps from other options (--overwrite redoes them)")
     if plan.problems:
         parts.append(f"{len(plan.problems)} failed")
     if plan.ignored:

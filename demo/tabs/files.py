@@ -14,8 +14,9 @@ from demo.events import DISABLE, EACH, NEWEST, STAMPED, notice
 
 _PROGRESS = gr.Progress()
 _COLUMNS = ["File", "Result", "Level"]
-_HINT = f"""Up to {batch.MAX_FILES} images and {batch.MAX_PIXELS // 10**6} megapixels at a time. Each result has its
-image's own name, format and bit depth. An image that cannot be done is named, and the others are done."""
+_HINT = f"""Up to {batch.MAX_FILES} images and {batch.MAX_PIXELS // 10**6} megapixels at a time. Each result keeps
+the name, format and bit depth of its image, and
+`_denoised` is added to the name. If one cannot be done, the others are."""
 _AGAIN = "**Denoise all** makes the results for these files and these settings."
 
 
@@ -96,7 +97,7 @@ def layout(handlers: Files, ready: bool) -> None:
             done = gr.Markdown(elem_id="files-summary")
             download = gr.DownloadButton("Download", interactive=False, variant="primary", elem_id="files-download")
             table = gr.Dataframe(
-                headers=_COLUMNS, label="What became of each", interactive=False, wrap=True,
+                headers=_COLUMNS, label="Results", interactive=False, wrap=True,
                 column_widths=["32%", "50%", "18%"], elem_id="files-table",
             )  # fmt: skip
     controls = [images, network, *further, strength]

@@ -119,11 +119,11 @@ def sniff(data: bytes, name: str) -> str:
     found = next((kind for at, magic, kind in _READ if data[at : at + len(magic)] == magic), None)
     if found:
         return found
-    got = "something else" if data else "an empty file"
+    got = "something that is none of these" if data else "an empty file"
     got = next((what for at, magic, what in _NOT_READ if data[at : at + len(magic)] == magic), got)
     formats = ", ".join(dict.fromkeys(format.upper() for format in SUFFIXES.values()))
-    advice = "develop it to TIFF" if got.startswith("camera raw") else "convert it to PNG"
-    raise ImageFileError(f"{name}: expected a {formats}, AVIF or HEIC image, got {got}; {advice} first")
+    advice = "develop it to TIFF first" if got.startswith("camera raw") else "if this is an image, convert it to PNG"
+    raise ImageFileError(f"{name}: expected a {formats}, AVIF or HEIC image, got {got}; {advice}")
 
 
 def to_depth(pixels: np.ndarray, bits: int) -> np.ndarray:

@@ -1,13 +1,15 @@
 """Which methods there are, what each is evaluated on, and what makes a measurement another one."""
 
 import dataclasses
+import functools
 import importlib.util
+import inspect
 
 import pytest
 import torch
 
 from benchmark import evaluate, methods, testsets
-from mdrn import checkpoint, metrics, noise
+from mdrn import checkpoint, classical, metrics, noise
 from mdrn.denoiser import MdrnError
 from mdrn.model import ModelConfig
 
@@ -73,7 +75,7 @@ def test_bm3d_that_is_not_installed_is_said_to_be(monkeypatch):
 
 
 def test_a_pattern_that_names_nothing_is_refused():
-    with pytest.raises(MdrnError, match="--methods: expected some of noisy, .*, got 'bm4d'"):
+    with pytest.raises(MdrnError, match="--methods: nothing is named 'bm4d'; expected some of noisy, "):
         evaluate.choose_methods(methods.without_weights(), ["noisy", "bm4d"])
 
 
@@ -99,3 +101,19 @@ def test_another_estimator_makes_another_measurement(weights_file, monkeypatch):
     monkeypatch.setattr(methods, "source_hash", lambda function: "changed")
     after = methods.with_estimated_level(told)
     assert before.code != after.code and told.code == ""
+
+
+def test_another_constant_of_a_classical_method_makes_another_measurement(monkeypatch):
+    before = methods._code_of(_scaled)
+    assert methods._code_of(classical.wavelet) == methods.short_hash(inspect.getsource(classical.wavelet))
+    fixed = {methods._code_of(functools.partial(_scaled, sigma=sigma)) for sigma in (0.1, 0.2)}
+    assert len(fixed) == 2 and before not in fixed
+    monkeypatch.setitem(globals(), "_SCALE", 5.0)
+    assert methods._code_of(_scaled) != before
+
+
+_SCALE = 2.0
+
+
+def _scaled(noisy, sigma):
+    return noisy * _SCALE

@@ -126,7 +126,7 @@ BAD = {
     "level nan": (["--levels", "nan"], "--levels: expected numbers above 0"),
     "level text": (["--levels", "high"], "invalid float value: 'high'"),
     "protocol": (["--protocol", "awgn8"], "argument --protocol: invalid choice"),
-    "method": (["--methods", "bm4d"], "--methods: expected some of noisy, "),
+    "method": (["--methods", "bm4d"], "--methods: nothing is named 'bm4d'; expected some of noisy, "),
     "weights file": (["--methods", "gone.safetensors"], "gone.safetensors: expected a .safetensors file, got none"),
     "set": (["--sets", "Set13"], "--sets: expected some of Set12"),
     "set not there": (["--sets", "Set12"], "Set12: not found in any data root"),

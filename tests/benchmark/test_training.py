@@ -145,7 +145,7 @@ def test_a_plan_says_what_it_cost_what_it_gave_and_what_is_left(tmp_path, monkey
         "plan test: 4 runs, 1 done",
         "  mdrn_tiny.plain_n25_s0@4: done in 90 s, 21.50 dB at 25",
         *(f"  {run.label}: missing, 4 steps, about 8 s" for run in runs[1:]),
-        "  training: 90 s recorded; about 24 s left, measured here",
+        "  training: 90 s recorded; about 24 s left, from one step measured now",
     ]
     assert len(timed) == 1  # once for each kind of network and batch
     lacking = dataclasses.replace(TAUGHT, teacher="teacher.plain_n0-75_s9")

@@ -93,7 +93,7 @@ def test_files_that_are_no_image(tmp_path):
     (tmp_path / "empty.png").write_bytes(b"")
     (tmp_path / "text.png").write_text("this is not an image")
     assert "empty file" in refusal(tmp_path / "empty.png")
-    assert "something else" in refusal(tmp_path / "text.png")
+    assert "none of these" in refusal(tmp_path / "text.png")
     assert "folder" in refusal(tmp_path)
     assert "No such file" in refusal(tmp_path / "missing.png")
     assert "null" in refusal("a\0b.png")

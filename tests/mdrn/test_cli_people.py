@@ -63,7 +63,7 @@ def encoded(format: str, **options) -> bytes:
         ("photo.jxl", b"\xff\x0a" + bytes(99), "got JPEG XL"),
         ("photo.psd", b"8BPS" + bytes(99), "got a Photoshop document"),
         ("photo.heic", b"\0\0\0\x18ftypheic" + bytes(99), "convert it to PNG, for example with heif-convert"),
-        ("photo", b"text", "got something else"),
+        ("photo", b"text", "got something that is none of these; if this is an image, convert"),
         ("photo.mp4", b"\0\0\0\x18ftypisom" + bytes(99), "got a video"),
         ("nosuchfile", None, "No such file"),
         ("nosuchfile.avif", None, "No such file"),

@@ -15,7 +15,10 @@ _SENTENCES = (  # what the library's line says -> what a person is told; {kind} 
         r"This image has \2 × \3 pixels, more than the \1 that this page takes. Please upload a smaller one.",
     ),
     (r"libvips can decode", "This {kind} image cannot be read here. Please convert it to JPEG or PNG."),
-    (r"expected an? PNG, JPEG", "This is not an image that this page can read. Please upload PNG, JPEG, WebP or TIFF."),
+    (
+        r"expected an? PNG, JPEG",
+        "This is not an image that this page can read. Please upload PNG, JPEG, WebP, TIFF or BMP.",
+    ),
     (r"got an animation", "This is an animation. Please upload one frame as a still image."),
     (r"got CMYK", "This image is in CMYK. Please convert it to RGB first."),
     (r"is a colour network", "This network is for colour, and the image is grey. Please choose another network."),

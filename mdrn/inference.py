@@ -420,7 +420,8 @@ class _Window:
     def pixels(self) -> int:
         """How many it reads."""
         rows, columns = self.crop
-        return (rows.stop - rows.start) * (columns.stop - columns.start)
+        count: int = (rows.stop - rows.start) * (columns.stop - columns.start)
+        return count
 
 
 def _windows(shape: tuple[int, int], network: Denoiser, tile: int | None) -> Iterator[_Window]:

@@ -22,7 +22,7 @@ from torch import nn
 from tqdm import tqdm
 
 from mdrn import camera, checkpoint, estimate, metrics, noise
-from mdrn.data import Batch, PatchSource, data_root, fresh_batch, read_all, training_files, validation_files
+from mdrn.data import Batch, PatchSource, data_root, fresh_batch, read_all, training_images, validation_files
 from mdrn.denoiser import MdrnError
 from mdrn.distill import STRATEGIES, DistillConfig, Distilled, Guide, Supervised
 from mdrn.files.writing import write_atomically
@@ -60,7 +60,7 @@ class TrainConfig:
         map_share: share of the patches whose noise level differs across them.
         camera_share: share of the stored patches with the noise of photographs; colour only.
         pool: number of noisy patches that are drawn once and stored; 0 draws new patches at every step.
-        data: training sets: 'bsds', 'extra', 'samples', or folders of images.
+        data: training sets: 'bsds', 'extra', 'samples', 'drawings', or folders of images.
         loss: 'mse', 'l1' or 'log_mse'.
         stage_weight: weight of the loss of the earlier stages.
         optimizer: any name from timm; 'muon' moves weights by orthogonalised momentum, biases as AdamW does.
@@ -241,9 +241,8 @@ def fit(
         MdrnError: if the teacher does not fit.
     """
     root, target, git = data_root(root), torch.device(device), git_revision()
-    files = [path for name in config.data for path in training_files(name, root)]
     channels = config.model.channels
-    source = PatchSource.from_images(read_all(files, channels, config.largest_cut), target)
+    source = PatchSource.from_images(training_images(config.data, root, channels, config.largest_cut), target)
     bundled = set(config.data) == {"samples"}  # then nothing else is needed
     held_out = read_all(validation_files(None if bundled else root), channels)
     guide = load_guide(config, teacher)

@@ -174,7 +174,7 @@ def test_other_images_do_not_continue_a_run(tmp_path):
     files = data.sample_files()
     fit(tmp_path)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "training_files", lambda name, root: files[3:])
+        patch.setattr(data, "training_files", lambda name, root: files[3:])
         with pytest.raises(train.TrainingError, match="another data"):
             fit(tmp_path)
 
@@ -325,6 +325,16 @@ def test_images_of_the_test_sets_are_left_out(tmp_path):
         data.training_files("extra", tmp_path)
     with pytest.raises(data.DataError, match="MDRN_DATA"):
         data.training_files("bsds", None)
+
+
+def test_drawings_can_be_trained_on_beside_photographs():
+    photographs = len(data.training_files("samples", None))
+    grey, again = (data.training_images(("samples", "drawings"), None, 1, 300)[photographs:] for _ in range(2))
+    colour = data.training_images(("drawings",), None, 3)
+    assert len(grey) == len(colour) > 10 and all(map(np.array_equal, grey, again))
+    assert {page.shape for page in grey} == {(300, 300)} and {page.shape[2] for page in colour} == {3}
+    steep = [np.abs(np.diff(page.astype(int), axis=1)).max() for page in grey]
+    assert np.mean(steep) > 120 and np.mean([(page == 255).mean() > 0.3 for page in colour]) > 0.2
 
 
 @pytest.mark.parametrize(

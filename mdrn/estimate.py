@@ -1,7 +1,7 @@
 """How noisy an image is: white noise, and also noise that is correlated, depends on brightness or went through JPEG.
 
 `inference`, the demo and the benchmark import this module. Statistics of many small windows go through a small network
-of 5,512 parameters for grey images and one of 8,482 for colour.
+of 5,512 parameters for grey images and one of 14,162 for colour.
 """
 
 from __future__ import annotations
@@ -35,12 +35,10 @@ _TONE_BLOCK = 4
 _SMOOTH_NOISE = 1.5  # coarse noise for fine; smoother noise is measured well in the whole image alone
 _CLEAN = 2.0  # an image that is cleaner as a whole has texture, not noise, in some of its parts
 COARSENESS = 1.0  # of networks trained on white noise
-# In photographs, faint smooth noise looks like faint texture, and too little of it is measured: what is measured, and
-# what it takes to be removed, chosen on PolyU's crops for decisions against what clean validation images lose. Noise as
-# fine as white noise stays.
-_FAINT = {"colour": ([0.4, 0.8, 14.0], [0.0, 9.0, 14.0]), "grey": ([1.2, 3.0, 14.0], [1.2, 6.3, 14.0])}
-# White noise above the first level is measured too low, by the second number as a share of the logarithms' difference.
-_LOW = {"colour": (6.0, 0.03), "grey": (20.0, 0.038)}
+# The grey network measures too little of two kinds of noise: of faint smooth noise, which looks like faint texture (what
+# is measured, and what it takes to be removed; noise as fine as white noise stays), and of white noise above the first
+# level, by the second number as a share of the logarithms' difference.
+_FAINT, _LOW = ([1.2, 3.0, 14.0], [1.2, 6.3, 14.0]), (20.0, 0.038)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,8 +47,8 @@ class Noise:
 
     Args:
         fine: its standard deviation, the root mean square over channels.
-        coarse: that of white noise which disturbs coarse detail as much, see `camera.white_level`. For white noise
-            the two are equal; the smoother noise is, the higher is `coarse`.
+        coarse: that of white noise which takes as much to remove, as learned from what networks lose at every level.
+            For white noise the two are equal; the smoother noise is, the higher is `coarse`.
     """
 
     fine: float | np.ndarray
@@ -186,11 +184,12 @@ def _answer(kind: str, features: np.ndarray) -> tuple[float, float]:
     hidden = np.maximum(w["a.weight"] @ x + w["a.bias"], 0.0)
     hidden = np.maximum(w["b.weight"] @ hidden + w["b.bias"], 0.0)
     logs = w["skip.weight"] @ x + w["skip.bias"] + w["c.weight"] @ hidden + w["c.bias"]
-    start, share = _LOW[kind]
-    logs = logs + share * np.maximum(0.0, logs - np.log1p(start))
+    if kind == "grey":
+        logs = logs + _LOW[1] * np.maximum(0.0, logs - np.log1p(_LOW[0]))
     fine, coarse = np.expm1(np.clip(logs, 0.0, 6.0))
-    smoothness = np.clip((coarse / max(fine, _FLOOR) - 1.1) / 0.2, 0.0, 1.0)
-    coarse += smoothness * max(0.0, np.interp(coarse, *_FAINT[kind]) - coarse)
+    if kind == "grey":
+        smoothness = np.clip((coarse / max(fine, _FLOOR) - 1.1) / 0.2, 0.0, 1.0)
+        coarse += smoothness * max(0.0, np.interp(coarse, *_FAINT) - coarse)
     return float(fine), float(coarse)
 
 

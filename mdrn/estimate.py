@@ -35,9 +35,9 @@ _TONE_BLOCK = 4
 _SMOOTH_NOISE = 1.5  # coarse noise for fine; smoother noise is measured well in the whole image alone
 _CLEAN = 2.0  # an image that is cleaner as a whole has texture, not noise, in some of its parts
 COARSENESS = 1.0  # of networks trained on white noise
-# The grey network measures too little of two kinds of noise: of faint smooth noise, which looks like faint texture (what
-# is measured, and what it takes to be removed; noise as fine as white noise stays), and of white noise above the first
-# level, by the second number as a share of the logarithms' difference.
+# The grey network measures too little of two kinds of noise: of faint smooth noise, which looks like faint texture
+# (what is measured, and what it takes to be removed; noise as fine as white noise stays), and of white noise above the
+# first level, by the second number as a share of the logarithms' difference.
 _FAINT, _LOW = ([1.2, 3.0, 14.0], [1.2, 6.3, 14.0]), (20.0, 0.038)
 
 

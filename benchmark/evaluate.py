@@ -34,19 +34,12 @@ _CROP = (slice(0, 192), slice(0, 320))  # of a photograph, to measure how long e
 
 @dataclasses.dataclass(frozen=True)
 class Conditions:
-    """What all evaluations of one invocation share.
+    """What all evaluations of one invocation share."""
 
-    Args:
-        protocol: 'awgn' or 'clip8'.
-        noise_seed: seed of the benchmark's noise.
-        device: 'cpu' or 'cuda'.
-        lpips: whether LPIPS is computed; its cells are empty otherwise.
-    """
-
-    protocol: str = "awgn"
-    noise_seed: int = 0
-    device: str = "cpu"
-    lpips: bool = False
+    protocol: str = "awgn"  # 'awgn' or 'clip8'
+    noise_seed: int = 0  # seed of the benchmark's noise
+    device: str = "cpu"  # 'cpu' or 'cuda'
+    lpips: bool = False  # whether LPIPS is computed; its cells are empty otherwise
 
 
 @dataclasses.dataclass(frozen=True)

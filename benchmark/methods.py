@@ -33,40 +33,25 @@ Restore = Callable[[torch.Tensor, float], list[torch.Tensor]]
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """One way to restore an image; its weights are read by `prepare`, not before.
+    """One way to restore an image; its weights are read by `prepare`, not before."""
 
-    Args:
-        name: a run's id, with '+auto' where the noise level is estimated, or 'noisy', 'wavelet', ...
-        prepare: device -> function from (noisy (1, C, H, W), sigma) to the images after each stage, last the result;
-            None for the noise-level estimator, which restores nothing.
-        plan: see `benchmark.rows.Evaluation`, as are arm, steps, weights and code.
-        arm: of the plan.
-        steps: of training.
-        weights: first 16 digits of their SHA-256.
-        code: hash of the source of a method without weights, or of the estimator.
-        channels: what it takes, 1 and or 3.
-        levels: lowest and highest noise level it is made for.
-        estimate: (H, W) or (H, W, 3) noisy image -> noise level on the 8-bit scale; None is told the true level.
-        source: released id or file of the weights.
-        photographs: whether it is for noise that nobody made to measure, and for nothing else.
-        slow: whether it leaves large sets out unless they are asked for.
-        on_request: whether it is left out unless it is asked for.
-    """
-
-    name: str
+    name: str  # a run's id, with '+auto' where the noise level is estimated, or 'noisy', 'wavelet', ...
+    # device -> function from (noisy (1, C, H, W), sigma) to the images after each stage, last the result; None for the
+    # noise-level estimator, which restores nothing
     prepare: Callable[[str], Restore] | None
-    plan: str = BASELINES
-    arm: str = ""
-    steps: int | None = None
-    weights: str = ""
-    code: str = ""
-    channels: tuple[int, ...] = (1, 3)
-    levels: tuple[float, float] = (0.0, 75.0)
+    plan: str = BASELINES  # see `benchmark.rows.Evaluation`, as are arm, steps, weights and code
+    arm: str = ""  # of the plan
+    steps: int | None = None  # of training
+    weights: str = ""  # first 16 digits of their SHA-256
+    code: str = ""  # hash of the source of a method without weights, or of the estimator
+    channels: tuple[int, ...] = (1, 3)  # what it takes, 1 and or 3
+    levels: tuple[float, float] = (0.0, 75.0)  # lowest and highest noise level it is made for
+    # (H, W) or (H, W, 3) noisy image -> noise level on the 8-bit scale; None is told the true level
     estimate: Callable[[np.ndarray], float] | None = None
-    source: str = ""
-    photographs: bool = False
-    slow: bool = False
-    on_request: bool = False
+    source: str = ""  # released id or file of the weights
+    photographs: bool = False  # whether it is for noise that nobody made to measure, and for nothing else
+    slow: bool = False  # whether it leaves large sets out unless they are asked for
+    on_request: bool = False  # whether it is left out unless it is asked for
 
     def levels_on(self, known: TestSet, asked: tuple[float, ...] | None = None) -> list[float | None]:
         """Return the levels to evaluate at on a test set; none if the method is not for it.

@@ -35,23 +35,14 @@ _MS_SIZE = 512
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-    """What a results folder holds.
+    """What a results folder holds."""
 
-    Args:
-        summary: the lines of summary.csv.
-        gains: the lines of gains.csv.
-        speed: rows of the newest speed run on each machine.
-        runs: what training cost and gave.
-        curves: validation in the course of those runs.
-        evaluations: how the numbers came about.
-    """
-
-    summary: pd.DataFrame
-    gains: pd.DataFrame
-    speed: pd.DataFrame
-    runs: pd.DataFrame
-    curves: pd.DataFrame
-    evaluations: pd.DataFrame
+    summary: pd.DataFrame  # the lines of summary.csv
+    gains: pd.DataFrame  # the lines of gains.csv
+    speed: pd.DataFrame  # rows of the newest speed run on each machine
+    runs: pd.DataFrame  # what training cost and gave
+    curves: pd.DataFrame  # validation in the course of those runs
+    evaluations: pd.DataFrame  # how the numbers came about
 
 
 def load(out: Path) -> Results:

@@ -28,21 +28,13 @@ PROTOCOLS = {
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table as text, ready to be written in any format.
+    """A table as text, ready to be written in any format."""
 
-    Args:
-        name: of its LaTeX file.
-        title: caption.
-        header: column titles.
-        lines: cells, as many to a line as the header has; emphasis is Markdown's.
-        notes: sentences below it.
-    """
-
-    name: str
-    title: str
-    header: tuple[str, ...]
-    lines: list[tuple[str, ...]]
-    notes: tuple[str, ...] = ()
+    name: str  # of its LaTeX file
+    title: str  # caption
+    header: tuple[str, ...]  # column titles
+    lines: list[tuple[str, ...]]  # cells, as many to a line as the header has; emphasis is Markdown's
+    notes: tuple[str, ...] = ()  # sentences below it
 
     def markdown(self) -> str:
         """Write it as Markdown with its title as a third-level heading."""

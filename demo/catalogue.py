@@ -27,21 +27,13 @@ _TITLES = {
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """A released network as the page shows it.
+    """A released network as the page shows it."""
 
-    Args:
-        id: its released id.
-        parameters: how many it has.
-        channels: 1 for grey, 3 for colour.
-        noise_level: lowest and highest level it was trained for, on the 8-bit scale.
-        strategy: how it was trained.
-    """
-
-    id: str
-    parameters: int
-    channels: int
-    noise_level: tuple[float, float]
-    strategy: str
+    id: str  # its released id
+    parameters: int  # how many it has
+    channels: int  # 1 for grey, 3 for colour
+    noise_level: tuple[float, float]  # lowest and highest level it was trained for, on the 8-bit scale
+    strategy: str  # how it was trained
 
     @property
     def size(self) -> str:

@@ -29,19 +29,12 @@ NAME_LENGTH = 80
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """What a result was asked for; a result fits the page while the page asks for the same.
+    """What a result was asked for; a result fits the page while the page asks for the same."""
 
-    Args:
-        upload: path of the upload.
-        noise_level: on the 8-bit scale; None estimates it.
-        model: a released id or short name; `catalogue.AUTOMATIC` or None leaves the choice to the library.
-        strength: above 1 it multiplies the noise level; at 1 and below it mixes, for which no network runs.
-    """
-
-    upload: str
-    noise_level: float | None = None
-    model: str | None = None
-    strength: float = 1.0
+    upload: str  # path of the upload
+    noise_level: float | None = None  # on the 8-bit scale; None estimates it
+    model: str | None = None  # a released id or short name; `catalogue.AUTOMATIC` or None leave it to the library
+    strength: float = 1.0  # above 1 it multiplies the noise level; at 1 and below it mixes, for which no network runs
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "strength", max(1.0, self.strength))
@@ -49,33 +42,19 @@ class Asked:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A denoised image on disk, from which everything the page shows is made.
+    """A denoised image on disk, from which everything the page shows is made."""
 
-    Args:
-        asked: what it was made from.
-        folder: holds the upload and the pixels before and after each stage.
-        source: the upload, under its own name.
-        kind: what `kind` says of the upload.
-        noise_level: the level that was removed.
-        estimated: whether it was estimated.
-        model: id of the network.
-        per_channel: whether a grey network restored the colours one by one.
-        stages: number of stages whose images are kept.
-        pixels: height times width.
-        seconds: time of estimate and network.
-    """
-
-    asked: Asked
-    folder: Path
-    source: Path
-    kind: str
-    noise_level: float
-    estimated: bool
-    model: str
-    per_channel: bool
-    stages: int
-    pixels: int
-    seconds: float
+    asked: Asked  # what it was made from
+    folder: Path  # holds the upload and the pixels before and after each stage
+    source: Path  # the upload, under its own name
+    kind: str  # what `kind` says of the upload
+    noise_level: float  # the level that was removed
+    estimated: bool  # whether it was estimated
+    model: str  # id of the network
+    per_channel: bool  # whether a grey network restored the colours one by one
+    stages: int  # number of stages whose images are kept
+    pixels: int  # height times width
+    seconds: float  # time of estimate and network
 
     def stage(self, index: int) -> np.ndarray:
         """Map the pixels after a stage, 0 for those of the upload; this counts as a use of the folder."""

@@ -27,23 +27,14 @@ _HINT = "Noise is added to a clean image, each method takes it out, and the resu
 
 @dataclasses.dataclass(frozen=True, eq=False)  # Gradio hashes states, and a table has no hash
 class Made:
-    """A comparison on disk.
+    """A comparison on disk."""
 
-    Args:
-        asked: the values of the controls that it was made from.
-        folder: holds a picture of each method.
-        scores: the table.
-        note: what the scores are of.
-        captions: method -> what is written under its picture; 'clean' and 'noisy' are methods here.
-        best: the method with the highest PSNR.
-    """
-
-    asked: tuple
-    folder: Path
-    scores: pd.DataFrame
-    note: str
-    captions: dict[str, str]
-    best: str
+    asked: tuple  # the values of the controls that it was made from
+    folder: Path  # holds a picture of each method
+    scores: pd.DataFrame  # the table
+    note: str  # what the scores are of
+    captions: dict[str, str]  # method -> what is written under its picture; 'clean' and 'noisy' are methods here
+    best: str  # the method with the highest PSNR
 
 
 class Compare(events.Tab):

@@ -3,8 +3,6 @@
 `methods` and `speed` import this module; it imports torch and `mdrn.denoiser`.
 """
 
-from __future__ import annotations
-
 import copy
 import types
 

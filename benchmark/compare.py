@@ -3,8 +3,6 @@
 `summary` imports this module.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

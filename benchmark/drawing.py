@@ -3,8 +3,6 @@
 `figures` and `showcase` import this module; matplotlib is imported when something is drawn.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import io
@@ -40,6 +38,17 @@ class Figure:
     name: str
     caption: str
     png: bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Label:
+    """A text beside a point of the axes, in a colour; ours are bold."""
+
+    x: float
+    y: float
+    text: str
+    colour: str = GREY
+    bold: bool = False
 
 
 @contextlib.contextmanager
@@ -93,17 +102,6 @@ def plain_log_ticks(axes) -> None:
     axes.xaxis.set_major_locator(LogLocator(subs=subs))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-
-
-@dataclasses.dataclass(frozen=True)
-class Label:
-    """A text beside a point of the axes, in a colour; ours are bold."""
-
-    x: float
-    y: float
-    text: str
-    colour: str = GREY
-    bold: bool = False
 
 
 def place(axes, labels: list[Label]) -> None:

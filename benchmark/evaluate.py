@@ -4,8 +4,6 @@ An evaluation is one method on one test set at one noise level: a row for each i
 noise, rounding and metrics come from `mdrn`. `run`, `speed` and `showcase` import this module.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import datetime

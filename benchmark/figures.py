@@ -3,8 +3,6 @@
 A figure whose data are not there is not drawn. `report` imports this module; how figures look is `drawing`'s business.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

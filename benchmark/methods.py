@@ -3,8 +3,6 @@
 `evaluate` and `run` import this module; it imports `mdrn`.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import hashlib

@@ -4,8 +4,6 @@ A run is told apart by a hash of everything that decides its result, so that pla
 changed plan trains what is new in it. `training` trains runs and `run` shows them; both import this module.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Mapping

@@ -4,8 +4,6 @@ A file is written whole or not at all, and refused, untouched, when it is damage
 is there; a newer one of the same method on the same images takes its place. Any module of `benchmark` may import this.
 """
 
-from __future__ import annotations
-
 import csv
 import dataclasses
 import hashlib

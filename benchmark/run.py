@@ -3,8 +3,6 @@
 Without options it evaluates the released weights that have no rows yet and trains nothing. Nothing imports this module.
 """
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import fnmatch

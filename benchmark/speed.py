@@ -5,8 +5,6 @@ memory format, in fp32. Untrained weights suffice. Rows go to `speed.csv`, which
 Nothing imports this module.
 """
 
-from __future__ import annotations
-
 import argparse
 import copy
 import dataclasses

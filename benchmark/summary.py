@@ -4,8 +4,6 @@
 each comparison of a distilled with a plain network. `tables`, `figures`, `report` and `publish` import this module.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import re
@@ -89,7 +87,7 @@ def as_csv(frame: pd.DataFrame) -> str:
 def _frame(records: list, kind: type) -> pd.DataFrame:
     names = [field.name for field in dataclasses.fields(kind)]
     frame = pd.DataFrame([[getattr(record, name) for name in names] for record in records], columns=names)
-    numbers = {f.name: float for f in dataclasses.fields(kind) if f.type in ("float", "float | None", "int | None")}
+    numbers = {f.name: float for f in dataclasses.fields(kind) if f.type in (float, float | None, int | None)}
     return frame.astype(numbers)
 
 

@@ -1,7 +1,5 @@
 """Tables from the tidy tables of a results folder, as Markdown and LaTeX. `report` imports this module."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import re

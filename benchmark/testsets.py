@@ -5,8 +5,6 @@ lossless WebP of the same image all pass, under any file name; where JPEG files 
 `evaluate`, `fetch` and `run` import this module; `datasets` and Pillow are imported when a set is loaded.
 """
 
-from __future__ import annotations
-
 import csv
 import dataclasses
 import functools

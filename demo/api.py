@@ -1,6 +1,6 @@
 """The named endpoints, for programs: `gradio_client`, plain HTTP, and MCP where it is switched on.
 
-Gradio shows the docstrings and the types as the documentation of each endpoint: so annotations are no strings here.
+Gradio shows the docstrings and the types as the documentation of each endpoint.
 """
 
 import dataclasses

@@ -1,7 +1,5 @@
 """Denoise several uploads into one zip, without a page. It does not import Gradio."""
 
-from __future__ import annotations
-
 import dataclasses
 import zipfile
 from collections.abc import Callable, Iterator

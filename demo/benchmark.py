@@ -1,7 +1,5 @@
 """What the Benchmark tab shows of `results/summary.csv`: tables by topic, and drawings as SVG. It knows no Gradio."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 

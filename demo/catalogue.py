@@ -1,7 +1,5 @@
 """The released networks as the page offers them: a name for people, an id for researchers."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools

@@ -1,7 +1,5 @@
 """Compare denoisers on a clean image with noise added: what the Compare tab does, without its page. No Gradio here."""
 
-from __future__ import annotations
-
 import dataclasses
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """What a visitor is told when something goes wrong: the library's line for programs, a sentence for people."""
 
-from __future__ import annotations
-
 import contextlib
 import re
 from collections.abc import Iterator

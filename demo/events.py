@@ -3,8 +3,6 @@
 Only `demo.ui` and the tabs use it.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import threading

@@ -5,8 +5,6 @@ strength runs no network, and the server's memory holds no visitor's image betwe
 `demo.catalogue` are the only ones of the page that call the library's inference.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools

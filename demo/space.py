@@ -3,8 +3,6 @@
 The Space gets what the page needs and nothing else. Log in first with `hf auth login`, or set HF_TOKEN.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path

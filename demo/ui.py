@@ -1,7 +1,5 @@
 """The page: its tabs, its look and its limits. `app.py` calls this module."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 from pathlib import Path

@@ -4,8 +4,6 @@ A crop is the same part of the image in every view. Where nobody has chosen one,
 Pictures are written once, into the folder of the job; what is returned are their paths as strings, for Gradio.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Folders for results that only their visitor can reach, and that do not outlive the visit. No Gradio."""
 
-from __future__ import annotations
-
 import contextlib
 import secrets
 import shutil

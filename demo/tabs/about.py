@@ -1,7 +1,5 @@
 """The About tab: what this is, what it is good for, and what happens to an image."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import gradio as gr

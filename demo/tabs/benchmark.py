@@ -1,7 +1,5 @@
 """The Benchmark tab: what the benchmark measured, and what others published, from `results/summary.csv` alone."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import gradio as gr

@@ -1,7 +1,5 @@
 """The Compare tab: noise is added to a clean image, each method takes it out, and the results are scored against it."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 from operator import itemgetter

@@ -4,8 +4,6 @@ All that is shown is a function of the controls and the last job (`Denoise.show`
 change: so the download is always what the controls say, and there is none while they ask for what has not been made.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import os

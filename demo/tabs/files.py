@@ -1,7 +1,5 @@
 """The Several files tab: many uploads in, one zip out."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

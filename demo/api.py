@@ -50,7 +50,7 @@ class Api:
         Returns:
             The restored image in the input's own format (PNG for AVIF), bit depth and size, and what was done.
         """
-        with self.workspace.made(_session(request)) as folder:
+        with self.workspace.made(request.session_hash or "") as folder:
             job = service.denoise(service.Asked(str(_given(image)), noise_level, model, strength), folder)
             result = service.write_result(job, strength, keep_metadata, as_png)
             service.keep_only(result)
@@ -84,7 +84,7 @@ class Api:
             A zip of the restored images, each in its input's own format and bit depth, and what became of each file.
         """
         options = {"strength": strength, "keep_metadata": keep_metadata, "as_png": as_png}
-        with self.workspace.made(_session(request)) as folder:
+        with self.workspace.made(request.session_hash or "") as folder:
             paths = [Path(each) for each in images or []]
             *_, lines = batch.denoise_files(paths, folder, noise_level, model, **options)
         if not any(line.result for line in lines):
@@ -132,13 +132,7 @@ class Api:
 
 
 def wire(api: Api, network: dict, light: dict) -> None:
-    """Make the endpoints, with fields that are never shown.
-
-    Args:
-        api: what they do.
-        network: queue options of those that run a network.
-        light: queue options of the others.
-    """
+    """Make the endpoints, with fields that are never shown; `network` and `light` are queue options."""
     models = [AUTOMATIC, *catalogue.short_names(), *(n.id for n in catalogue.networks())]
     with gr.Column(visible=False):
         one = gr.File(label="image", file_types=service.accepted())
@@ -170,7 +164,3 @@ def _given(image: str | None) -> Path:
     if image is None:
         raise DemoError("image: expected a file, got none")
     return Path(image)
-
-
-def _session(request: gr.Request) -> str:
-    return request.session_hash or ""

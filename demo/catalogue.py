@@ -116,8 +116,3 @@ def choices() -> list[tuple[str, str]]:
         inference.default_model(1)
         named.insert(0, ("Automatic", AUTOMATIC))
     return named
-
-
-def exact_choices() -> list[tuple[str, str]]:
-    """Return what the picker under Advanced offers: (id, id), after the one that leaves it to the name above."""
-    return [("The best of the kind chosen above", ""), *((network.id, network.id) for network in networks())]

@@ -25,11 +25,9 @@ _SENTENCES = (  # what the library's line says -> what a person is told; {kind} 
 
 
 class DemoError(ValueError):
-    """Something the visitor can put right; its message may be shown as it is.
+    """Something the visitor can put right; its message, for programs and reports, may be shown as it is.
 
-    Args:
-        message: for programs and reports.
-        kind: the file's suffix, such as 'PNG', if a file is at fault.
+    `kind` is the file's suffix, such as 'PNG', if a file is at fault.
     """
 
     def __init__(self, message: str, kind: str = "file") -> None:
@@ -47,6 +45,8 @@ class DemoError(ValueError):
 
 class Stopped(Exception):
     """The visitor asked for the work to stop."""
+
+    sentence = "Stopped."
 
 
 @contextlib.contextmanager

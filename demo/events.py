@@ -29,8 +29,6 @@ STAMPED = "(_, ...values) => [performance.now(), ...values]"  # in the browser: 
 PICTURE = {"format": "png", "type": "filepath", "interactive": False, "buttons": ["fullscreen"]}
 _LEVEL_HINT = "A camera's photograph: around 12. 25 is plain to see, 50 is heavy."
 _STRENGTH_HINT = "Texture lost: less. Noise left: more than 1, or a higher level under Advanced."
-HOLD = "Hold for the original (O)"
-STOPPED = "Stopped."
 DISABLE = "() => ({__type__: 'update', interactive: false})"  # in the browser, before the server has answered
 
 
@@ -122,11 +120,8 @@ class Tab:
 def wire_newest(newest: Newest, stamp: gr.Number, controls: list, make: Callable = tuple) -> None:
     """Wire that a session's newest values are known at once, also while work for older ones goes on.
 
-    Args:
-        newest: notes them.
-        stamp: a hidden field, filled in by the browser.
-        controls: all of a tab that its answers depend on.
-        make: makes of the values what the tab's handlers compare.
+    `stamp` is a hidden field that the browser fills in, `controls` are all of a tab that its answers depend on, and
+    `make` makes of their values what the tab's handlers compare.
     """
 
     def note(request: gr.Request, stamp: float, *values) -> None:
@@ -140,17 +135,10 @@ def wire_run(
     triggers: list, work: Callable, inputs: list, outputs: list, buttons: tuple, line: gr.Markdown, stops: Stops,
     shown: gr.components.Component,
 ) -> None:  # fmt: skip
-    """Wire a tab's main button and Stop: each works exactly while the other one makes no sense.
+    """Wire a tab's main button and Stop, `buttons`: each works exactly while the other one makes no sense.
 
-    Args:
-        triggers: what starts the work.
-        work: runs the network; its first input is the stamp, its first output `line`.
-        inputs: of `work`.
-        outputs: of `work`, after `line`.
-        buttons: the main one and Stop.
-        line: for messages.
-        stops: ends it.
-        shown: where progress is shown.
+    `work` runs the network when one of `triggers` fires. Its first input is the stamp; its outputs are `line`, which is
+    for messages, and then `outputs`. `stops` ends it, and `shown` shows its progress.
     """
     start, stop = buttons
 
@@ -159,7 +147,7 @@ def wire_run(
 
     def end(request: gr.Request):
         stops.stop(request.session_hash)
-        return *buttons_for(False), notice(STOPPED)
+        return *buttons_for(False), notice(Stopped.sentence)
 
     begun = gr.on(triggers, lambda: (*buttons_for(True), notice()), None, [start, stop, line], **AT_ONCE)
     running = begun.then(work, inputs, [line, *outputs], js=STAMPED, show_progress_on=shown, **NETWORK, **PRIVATE)
@@ -183,11 +171,12 @@ def network_picker(elem_id: str) -> gr.Dropdown:
 
 def advanced(elem_id: str) -> list:
     """Make the controls that most people leave alone: estimate or level, exact network, metadata and format."""
+    exact = [("The best of the kind chosen above", ""), *((network.id, network.id) for network in catalogue.networks())]
     with gr.Accordion("Advanced", open=False, elem_id=elem_id):
         with gr.Row(equal_height=True):
             automatic = gr.Checkbox(True, label="Estimate the noise level", min_width=140, elem_classes="automatic")
             level = gr.Slider(0, 75, 25, step=0.1, label="Noise level", info=_LEVEL_HINT, min_width=180)
-        exact = gr.Dropdown(catalogue.exact_choices(), value="", label="Exactly this network", filterable=False)
+        exact = gr.Dropdown(exact, value="", label="Exactly this network", filterable=False)
         with gr.Row():
             keep = gr.Checkbox(True, label="Keep metadata", info="camera, date, place", min_width=120)
             as_png = gr.Checkbox(False, label="Always PNG", info="lossless, also for JPEG", min_width=120)

@@ -105,12 +105,9 @@ def inspect(path: Path) -> tuple[files.ImageFile, float]:
 
 
 def denoise(asked: Asked, folder: Path, progress: Callable[[int, int], None] | None = None) -> Job:
-    """Denoise an upload, at strength 1 at least, and keep the result in `folder`.
+    """Denoise an upload, at strength 1 at least, and keep the result in `folder`, an empty one of this visitor's.
 
-    Args:
-        asked: the upload and the settings.
-        folder: an empty folder of this visitor's.
-        progress: called with (done, total) after each tile; it may raise `Stopped`.
+    `progress` is called with (done, total) after each tile; it may raise `Stopped`.
 
     Raises:
         DemoError: if file, level or network do not fit.

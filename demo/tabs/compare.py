@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw
 
-from demo import comparison, events, service
+from demo import comparison, events, service, views
 from demo.comparison import Comparison, Result
 from demo.errors import DemoError, Stopped
 from demo.events import AT_ONCE, LIGHT, NEWEST, PICTURE, PRIVATE, QUIET, STAMPED, notice
@@ -59,9 +59,7 @@ class Compare(events.Tab):
             with self.workspace.made(session) as folder:
                 link = None if image else comparison.link(photograph, level, int(seed or 0), ordered)
                 kept = keep(made, folder, _asked(*values), describe(made, level, link))
-        except Stopped:
-            return self.newest.only(request, values, (notice(events.STOPPED), *[gr.skip()] * 3))
-        except DemoError as error:
+        except (DemoError, Stopped) as error:
             return self.newest.only(request, values, (notice(error.sentence), *[gr.skip()] * 3))
         names = [("clean", "clean"), *((comparison.name_of(each.method), each.method) for each in made.results)]
         answer = notice(), kept, gr.Dropdown(names, value="noisy"), gr.Dropdown(names, value=kept.best)
@@ -141,7 +139,7 @@ def outlined(made: Made, place: tuple[float, float]) -> Path:
     if not path.exists():
         with Image.open(made.folder / "clean.png") as clean:
             image = clean.convert("RGB")
-        box = [columns.start, rows.start, columns.stop - 1, rows.stop - 1]
+        box = [columns.start, rows.start, min(columns.stop, image.width) - 1, min(rows.stop, image.height) - 1]
         ImageDraw.Draw(image).rectangle(box, outline="white", width=3)
         image.save(path)
     return path
@@ -149,12 +147,7 @@ def outlined(made: Made, place: tuple[float, float]) -> Path:
 
 def _part(made: Made, place: tuple[float, float]) -> tuple[slice, slice]:
     with Image.open(made.folder / "clean.png") as clean:
-        width, height = clean.size
-    starts = [
-        min(max(0, round(size * at) - _CROP // 2), max(0, size - _CROP))
-        for size, at in zip((height, width), place[::-1], strict=True)
-    ]
-    return tuple(slice(at, min(size, at + _CROP)) for at, size in zip(starts, (height, width), strict=True))
+        return views.part_at(clean.size[::-1], (_CROP, _CROP), place)
 
 
 def _write(path: Path, image: np.ndarray) -> None:

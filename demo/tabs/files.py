@@ -47,9 +47,7 @@ class Files(events.Tab):
                 for lines in batch.denoise_files(paths, folder, wanted, exact or network, progress=step, **options):
                     done = len(lines)
                     yield only(notice(), gr.skip(), as_table(lines, paths))
-        except Stopped:
-            yield only(notice(events.STOPPED), gr.skip(), None)
-        except DemoError as error:
+        except (DemoError, Stopped) as error:
             yield only(notice(error.sentence), gr.skip(), None)
         else:
             yield only(notice(), (values, str(folder / batch.ARCHIVE), lines), as_table(lines, paths))

@@ -53,16 +53,9 @@ class Label:
 
 @contextlib.contextmanager
 def open_axes(rows: int = 1, columns: int = 1, size: tuple[float, float] = COLUMN, **options: object) -> Iterator:
-    """Open a figure of one column's width, or of another size in inches.
+    """Open a figure of one column's width, or of another size in inches (width, height), with rows and columns of axes.
 
-    Args:
-        rows: of axes.
-        columns: of axes.
-        size: width and height of the figure.
-        options: of matplotlib's `subplots`.
-
-    Yields:
-        Its axes; an array of them if there are several.
+    Options are those of matplotlib's `subplots`. Yields the axes; an array of them if there are several.
     """
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg

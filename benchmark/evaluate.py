@@ -212,7 +212,9 @@ def to_image(tensor: torch.Tensor, shape: tuple[int, ...]) -> np.ndarray:
 def seconds_left(jobs: list[Job], conditions: Conditions, root: Path | None) -> float:
     """Measure how long evaluations take here: each kind of method on a crop, twice, the first time not counted."""
     per_pixel: dict[tuple, float] = {}
-    sizes = {name: _pixels(name, root) for name in {job.set_name for job in jobs}}
+    sizes = {}
+    for name in {job.set_name for job in jobs}:
+        sizes[name] = sum(image.shape[0] * image.shape[1] for image in testsets.load(name, root).clean.values())
     total = 0.0
     for job in jobs:
         channels = testsets.SETS[job.set_name].channels
@@ -225,10 +227,6 @@ def seconds_left(jobs: list[Job], conditions: Conditions, root: Path | None) -> 
                 per_pixel[kind] = evaluate(probe, crop, conditions)[0].seconds / crop.clean["coffee"].size * channels
         total += per_pixel[kind] * sizes[job.set_name]
     return total
-
-
-def _pixels(name: str, root: Path | None) -> int:
-    return sum(image.shape[0] * image.shape[1] for image in testsets.load(name, root).clean.values())
 
 
 def largest_change(before: dict[tuple, float], after: dict[tuple, float]) -> float:

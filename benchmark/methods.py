@@ -54,9 +54,7 @@ class Method:
     def levels_on(self, known: TestSet, asked: tuple[float, ...] | None = None) -> list[float | None]:
         """Return the levels to evaluate at on a test set; none if the method is not for it.
 
-        Args:
-            known: the test set.
-            asked: levels; None takes the set's, and of a network for one level that level.
+        If no levels are asked for, they are the set's, and of a network for one level that level.
         """
         if not set(self.channels) & {known.channels} or (self.prepare is None and not known.estimator):
             return []
@@ -196,12 +194,9 @@ def _code_of(function: Callable) -> str:
     source = inspect.getsource(inner)
     fixed = [repr((function.args, function.keywords))] if inner is not function else []
     words = sorted(set(re.findall(r"\w+", source)) & set(inner.__globals__))
-    constants = [f"{word}={inner.__globals__[word]!r}" for word in words if _is_constant(inner.__globals__[word])]
+    values = {word: inner.__globals__[word] for word in words}
+    constants = [f"{word}={value!r}" for word, value in values.items() if isinstance(value, int | float | str | tuple)]
     return short_hash([source, *fixed, *constants] if fixed or constants else source)
-
-
-def _is_constant(value: object) -> bool:
-    return isinstance(value, int | float | str | tuple)
 
 
 def source_hash(function: Callable) -> str:

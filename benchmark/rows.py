@@ -195,11 +195,7 @@ def write(path: Path, records: Iterable[Record], kind: type[Record]) -> None:
 def append(path: Path, new: Iterable[Record], kind: type[Record], replaces: Callable | None = None) -> None:
     """Add records at the end of a file, all or none of them; two processes may do so at once.
 
-    Args:
-        path: the file.
-        new: what to add.
-        kind: of records.
-        replaces: record -> key; what has the key of a new record goes. None keeps everything as it is.
+    `replaces` gives a record's key: what has the key of a new record goes. None keeps everything as it is.
 
     Raises:
         MdrnError: if the file that is there is damaged; it is left as it was.

@@ -85,8 +85,7 @@ def as_csv(frame: pd.DataFrame) -> str:
 
 
 def _frame(records: list, kind: type) -> pd.DataFrame:
-    names = [field.name for field in dataclasses.fields(kind)]
-    frame = pd.DataFrame([[getattr(record, name) for name in names] for record in records], columns=names)
+    frame = pd.DataFrame(records, columns=[field.name for field in dataclasses.fields(kind)])
     numbers = {f.name: float for f in dataclasses.fields(kind) if f.type in (float, float | None, int | None)}
     return frame.astype(numbers)
 

@@ -235,11 +235,7 @@ def choose(root: Path | None, asked: list[str] | None) -> tuple[list[str], str]:
 
 
 def load(name: str, root: Path | None = None) -> Images:
-    """Read a test set and verify every pixel of it.
-
-    Args:
-        name: as in `SETS`.
-        root: folder of image sets; the bundled samples need none.
+    """Read a set of `SETS` from the folder of image sets, and verify every pixel; the bundled samples need no folder.
 
     Raises:
         DataError: if the set is unknown or not found, or an image is wrong, missing, extra or corrupt; all are named.

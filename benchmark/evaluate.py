@@ -52,11 +52,16 @@ class Job:
         """Return how the noisy images are made."""
         return testsets.SETS[self.set_name].protocol or conditions.protocol
 
+    def key(self, conditions: Conditions) -> dict[str, object]:
+        """Return the fields of `Evaluation.identity`, in its order."""
+        m, protocol = self.method, self.protocol(conditions)
+        run = {"plan": m.plan, "method": m.name, "arm": m.arm, "steps": m.steps}
+        noisy = {"set": self.set_name, "level": self.level, "protocol": protocol, "noise_seed": conditions.noise_seed}
+        return {**run, **noisy, "weights": m.weights, "code": m.code}
+
     def identity(self, conditions: Conditions) -> tuple:
         """Return `Evaluation.identity` of what this job will write."""
-        m = self.method
-        place = (m.plan, m.name, m.arm, m.steps, self.set_name, self.level)
-        return (*place, self.protocol(conditions), conditions.noise_seed, m.weights, m.code)
+        return tuple(self.key(conditions).values())
 
 
 def choose_methods(methods: list[Method], asked: list[str] | None, untrained: Sequence[str] = ()) -> list[Method]:
@@ -140,16 +145,7 @@ def evaluate(job: Job, images: Images, conditions: Conditions) -> tuple[Evaluati
             measured.append(row)
     evaluation = Evaluation(
         id=number,
-        plan=method.plan,
-        method=method.name,
-        arm=method.arm,
-        steps=method.steps,
-        set=images.name,
-        level=job.level,
-        protocol=protocol,
-        noise_seed=conditions.noise_seed,
-        weights=method.weights,
-        code=method.code,
+        **job.key(conditions),
         images=len(measured),
         pixels=images.digest,
         lpips="alex" if conditions.lpips else "",

@@ -245,9 +245,9 @@ def estimator(results: Results) -> Table | None:
     return Table("estimator", "Error of the noise-level estimate, on the 8-bit scale", header, lines) if lines else None
 
 
-def speed(results: Results, against: tuple[str, ...] = ("DnCNN", "FFDNet")) -> list[Table]:
+def speed(results: Results) -> list[Table]:
     """Time of each denoiser in its faster memory format, ratios to well-known ones; a table per machine and size."""
-    tables = []
+    tables, against = [], ("DnCNN", "FFDNet")
     for (machine, threads, device, size), group in results.speed.groupby(["machine", "threads", "device", "size"]):
         fastest = group.sort_values("milliseconds").drop_duplicates("network").set_index("network")
         lines = []

@@ -11,7 +11,7 @@ import gradio as gr
 from demo import batch, catalogue, comparison, service
 from demo.catalogue import AUTOMATIC
 from demo.errors import DemoError
-from demo.events import readable
+from demo.events import LIGHT, NETWORK, readable
 from demo.workspace import Workspace
 from mdrn.classical import CLASSICAL
 from mdrn.noise import MAX_NOISE_LEVEL
@@ -120,10 +120,7 @@ class Api:
             seconds and parameters; and the methods that were left out because they are not made for this level.
         """
         made = comparison.compare(_given(image), noise_level, int(seed or 0), methods or [])
-        scores = [
-            {field.name: getattr(result, field.name) for field in dataclasses.fields(result) if field.name != "image"}
-            for result in made.results
-        ]
+        scores = [{name: value for name, value in vars(each).items() if name != "image"} for each in made.results]
         return {"scores": scores, "left_out": made.left_out}
 
     def networks(self) -> list[dict]:
@@ -131,9 +128,10 @@ class Api:
         return [dataclasses.asdict(network) for network in catalogue.networks()]
 
 
-def wire(api: Api, network: dict, light: dict) -> None:
-    """Make the endpoints, with fields that are never shown; `network` and `light` are queue options."""
-    models = [AUTOMATIC, *catalogue.short_names(), *(n.id for n in catalogue.networks())]
+def wire(api: Api) -> None:
+    """Make the endpoints, with fields that are never shown."""
+    ids = [network.id for network in catalogue.networks()]
+    models = [AUTOMATIC, *catalogue.short_names(), *ids]
     with gr.Column(visible=False):
         one = gr.File(label="image", file_types=service.accepted())
         several = gr.File(label="images", file_types=service.accepted(), file_count="multiple")
@@ -147,17 +145,15 @@ def wire(api: Api, network: dict, light: dict) -> None:
         noise = [
             gr.Number(25, label="noise_level", minimum=0, maximum=comparison.LEVELS[-1]),
             gr.Number(0, label="seed", precision=0, minimum=0),
-            gr.Dropdown(
-                [*(n.id for n in catalogue.networks()), *CLASSICAL], value=[], multiselect=True, label="methods"
-            ),
+            gr.Dropdown([*ids, *CLASSICAL], value=[], multiselect=True, label="methods"),
         ]
         result, archive, facts = gr.File(label="restored"), gr.File(label="zip"), gr.JSON(label="facts")
         button = gr.Button()
-        button.click(api.denoise, [one, *settings], [result, facts], api_name="denoise", **network)
-        button.click(api.denoise_files, [several, *settings], [archive, facts], api_name="denoise_files", **network)
-        button.click(api.compare, [one, *noise], facts, api_name="compare", **network)
-        button.click(api.estimate, one, facts, api_name="estimate", **light)
-    gr.api(api.networks, api_name="networks", **light)
+        button.click(api.denoise, [one, *settings], [result, facts], api_name="denoise", **NETWORK)
+        button.click(api.denoise_files, [several, *settings], [archive, facts], api_name="denoise_files", **NETWORK)
+        button.click(api.compare, [one, *noise], facts, api_name="compare", **NETWORK)
+        button.click(api.estimate, one, facts, api_name="estimate", **LIGHT)
+    gr.api(api.networks, api_name="networks", **LIGHT)
 
 
 def _given(image: str | None) -> Path:

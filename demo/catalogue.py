@@ -92,12 +92,11 @@ def find(model: str) -> Network:
     Raises:
         DemoError: if no such network is released.
     """
-    name = short_names().get(model, model)
-    for network in networks():
-        if network.id == name:
-            return network
-    known = ", ".join([AUTOMATIC, *short_names(), *(network.id for network in networks())])
-    raise DemoError(f"model: expected one of {known}, got {model!r}")
+    name, known = short_names().get(model, model), {network.id: network for network in networks()}
+    if name not in known:
+        names = ", ".join([AUTOMATIC, *short_names(), *known])
+        raise DemoError(f"model: expected one of {names}, got {model!r}")
+    return known[name]
 
 
 def model_argument(model: str | None) -> str | None:

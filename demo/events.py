@@ -116,43 +116,40 @@ class Tab:
         self.workspace = workspace
         self.stops, self.newest = Stops(), Newest()
 
+    def wire_newest(self, stamp: gr.Number, controls: list, make: Callable = tuple) -> None:
+        """Wire that a session's newest values are known at once, also while work for older ones goes on.
 
-def wire_newest(newest: Newest, stamp: gr.Number, controls: list, make: Callable = tuple) -> None:
-    """Wire that a session's newest values are known at once, also while work for older ones goes on.
+        `stamp` is a hidden field that the browser fills in, `controls` are all of the tab that its answers depend on,
+        and `make` makes of their values what the handlers compare.
+        """
 
-    `stamp` is a hidden field that the browser fills in, `controls` are all of a tab that its answers depend on, and
-    `make` makes of their values what the tab's handlers compare.
-    """
+        def note(request: gr.Request, stamp: float, *values) -> None:
+            self.newest.note(request, stamp, make(values))
 
-    def note(request: gr.Request, stamp: float, *values) -> None:
-        newest.note(request, stamp, make(values))
+        triggers = [each.change for each in controls]
+        gr.on(triggers, note, [stamp, *controls], None, js=STAMPED, **EACH)
 
-    triggers = [each.change for each in controls]
-    gr.on(triggers, note, [stamp, *controls], None, js=STAMPED, **EACH)
+    def wire_run(
+        self, triggers: list, work: Callable, inputs: list, outputs: list, buttons: tuple, line: gr.Markdown, shown
+    ) -> None:
+        """Wire the main button and Stop, `buttons`: each works exactly while the other one makes no sense.
 
+        `work` runs the network when one of `triggers` fires. Its first input is the stamp; its outputs are `line`,
+        which is for messages, and then `outputs`. The component `shown` shows its progress.
+        """
+        start, stop = buttons
 
-def wire_run(
-    triggers: list, work: Callable, inputs: list, outputs: list, buttons: tuple, line: gr.Markdown, stops: Stops,
-    shown: gr.components.Component,
-) -> None:  # fmt: skip
-    """Wire a tab's main button and Stop, `buttons`: each works exactly while the other one makes no sense.
+        def buttons_for(working: bool):
+            return gr.update(interactive=not working), gr.update(interactive=working)
 
-    `work` runs the network when one of `triggers` fires. Its first input is the stamp; its outputs are `line`, which is
-    for messages, and then `outputs`. `stops` ends it, and `shown` shows its progress.
-    """
-    start, stop = buttons
+        def end(request: gr.Request):
+            self.stops.stop(request.session_hash)
+            return *buttons_for(False), notice(Stopped.sentence)
 
-    def buttons_for(working: bool):
-        return gr.update(interactive=not working), gr.update(interactive=working)
-
-    def end(request: gr.Request):
-        stops.stop(request.session_hash)
-        return *buttons_for(False), notice(Stopped.sentence)
-
-    begun = gr.on(triggers, lambda: (*buttons_for(True), notice()), None, [start, stop, line], **AT_ONCE)
-    running = begun.then(work, inputs, [line, *outputs], js=STAMPED, show_progress_on=shown, **NETWORK, **PRIVATE)
-    running.then(lambda: buttons_for(False), None, [start, stop], **AT_ONCE)
-    stop.click(end, None, [start, stop, line], cancels=[running], **AT_ONCE)
+        begun = gr.on(triggers, lambda: (*buttons_for(True), notice()), None, [start, stop, line], **AT_ONCE)
+        running = begun.then(work, inputs, [line, *outputs], js=STAMPED, show_progress_on=shown, **NETWORK, **PRIVATE)
+        running.then(lambda: buttons_for(False), None, [start, stop], **AT_ONCE)
+        stop.click(end, None, [start, stop, line], cancels=[running], **AT_ONCE)
 
 
 def strength_slider(elem_id: str, **layout: int) -> gr.Slider:

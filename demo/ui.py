@@ -12,7 +12,7 @@ import gradio as gr  # noqa: E402, after its telemetry is off and its files are 
 
 from demo import catalogue, comparison, service  # noqa: E402
 from demo.api import Api, wire  # noqa: E402
-from demo.events import AT_ONCE, LIGHT, NETWORK, notice  # noqa: E402
+from demo.events import AT_ONCE, notice  # noqa: E402
 from demo.tabs import benchmark, compare, denoise, files  # noqa: E402
 from demo.workspace import KEEP_SECONDS, Workspace  # noqa: E402
 
@@ -57,7 +57,7 @@ def build() -> gr.Blocks:
     first, several, scores = denoise.Denoise(workspace), files.Files(workspace), compare.Compare(workspace)
     ready = bool(catalogue.choices())
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(60, KEEP_SECONDS)) as page:
-        wire(Api(workspace), NETWORK, LIGHT)  # first, so that no other event takes its names
+        wire(Api(workspace))  # first, so that no other event takes its names
         gr.Markdown(INTRO)
         line = gr.Markdown(visible=False, elem_id="link-notice", elem_classes="notice")
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:

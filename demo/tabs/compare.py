@@ -76,13 +76,14 @@ class Compare(events.Tab):
         os.utime(made.folder)
         place = spot[1:] if spot and spot[0] == made.asked else (0.5, 0.5)
         chosen = [name if name in made.captions else "clean" for name in (left, right)]
-        pair = tuple(str(enlarged(made, name, place)) for name in chosen)
+        with Image.open(made.folder / "clean.png") as clean:
+            part = views.part_at(clean.size[::-1], (_CROP, _CROP), place)
+        pair = tuple(str(enlarged(made, name, part)) for name in chosen)
         pictures, errors = (
             [(str(made.folder / f"{kind}{name}.png"), caption) for name, caption in made.captions.items()]
             for kind in ("", "error_")
         )
-        where = outlined(made, place)
-        answer = styled(made.scores), made.note, pair, str(where), pictures, errors[1:]
+        answer = styled(made.scores), made.note, pair, str(outlined(made, part)), pictures, errors[1:]
         return self.newest.only(request, values, answer)
 
     def offer(self, request: gr.Request, stamp: float, *values):
@@ -122,19 +123,19 @@ def keep(made: Comparison, folder: Path, asked: tuple, note: str) -> Made:
     return Made(asked, folder, scores(made.results), note, captions, best)
 
 
-def enlarged(made: Made, method: str, place: tuple[float, float]) -> Path:
+def enlarged(made: Made, method: str, part: tuple[slice, slice]) -> Path:
     """Write the chosen part of a method's picture, each pixel as a block."""
-    rows, columns = _part(made, place)
+    rows, columns = part
     path = made.folder / f"part_{method}_{columns.start}_{rows.start}.png"
     if not path.exists():
-        part = files.read_image(made.folder / f"{method}.png").pixels[rows, columns]
-        _write(path, part.repeat(_SCALE, axis=0).repeat(_SCALE, axis=1))
+        pixels = files.read_image(made.folder / f"{method}.png").pixels[part]
+        _write(path, pixels.repeat(_SCALE, axis=0).repeat(_SCALE, axis=1))
     return path
 
 
-def outlined(made: Made, place: tuple[float, float]) -> Path:
+def outlined(made: Made, part: tuple[slice, slice]) -> Path:
     """Write the clean image with the chosen part outlined."""
-    rows, columns = _part(made, place)
+    rows, columns = part
     path = made.folder / f"where_{columns.start}_{rows.start}.png"
     if not path.exists():
         with Image.open(made.folder / "clean.png") as clean:
@@ -143,11 +144,6 @@ def outlined(made: Made, place: tuple[float, float]) -> Path:
         ImageDraw.Draw(image).rectangle(box, outline="white", width=3)
         image.save(path)
     return path
-
-
-def _part(made: Made, place: tuple[float, float]) -> tuple[slice, slice]:
-    with Image.open(made.folder / "clean.png") as clean:
-        return views.part_at(clean.size[::-1], (_CROP, _CROP), place)
 
 
 def _write(path: Path, image: np.ndarray) -> None:
@@ -249,7 +245,7 @@ def layout(tab: gr.Tab, handlers: Compare) -> list:
                     label = f"Absolute error, one scale: black 0, white {255 // comparison.DIFFERENCE_GAIN + 1} or more"
                     differences = gr.Gallery(label=label, elem_id="compare-differences", **gallery)
     asked = [image, photograph, level, seed, methods]
-    events.wire_newest(handlers.newest, stamp, asked)
+    handlers.wire_newest(stamp, asked)
     looked, shown = [made, left, right, spot], [table, note, pair, where, images, differences]
     show = {"fn": handlers.show, "inputs": [stamp, *looked, *asked], "outputs": shown, "js": STAMPED, **NEWEST}
     gr.on([each.change for each in (*looked, seed, methods)], **show)
@@ -258,5 +254,5 @@ def layout(tab: gr.Tab, handlers: Compare) -> list:
     where.select(handlers.place, made, spot, **QUIET, **LIGHT, **PRIVATE)
     tab.select(lambda: "first visit", None, go, **AT_ONCE)
     begin, sent = [start.click, go.change], [stamp, *asked]
-    events.wire_run(begin, handlers.compare, sent, [made, left, right], (start, stop), line, handlers.stops, table)
+    handlers.wire_run(begin, handlers.compare, sent, [made, left, right], (start, stop), line, table)
     return [photograph, level, seed, methods]

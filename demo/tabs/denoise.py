@@ -224,7 +224,7 @@ def layout(page: gr.Blocks, handlers: Denoise, ready: bool) -> None:
     controls = [*file, view, spot, seen]
     changed = [each.change for each in (job, *file)]
     disabled = gr.on(changed, None, None, download, js=DISABLE, **EACH)
-    events.wire_newest(handlers.newest, stamp, controls, Controls._make)
+    handlers.wire_newest(stamp, controls, Controls._make)
     sent = [stamp, job, *controls]
     triggers = [*changed, view.change, spot.change, seen.change]
     gr.on(triggers, handlers.show, sent, [done, navigator, *panes], js=STAMPED, **NEWEST)
@@ -244,7 +244,7 @@ def layout(page: gr.Blocks, handlers: Denoise, ready: bool) -> None:
     if ready:
         page.load(handlers.take_first, None, [image, go], **AT_ONCE)
     begin = [start.click, go.change]
-    events.wire_run(begin, handlers.denoise, sent, [job], (start, stop), line, handlers.stops, panes[0])
+    handlers.wire_run(begin, handlers.denoise, sent, [job], (start, stop), line, panes[0])
 
 
 def _panes():

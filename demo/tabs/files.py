@@ -97,9 +97,9 @@ def layout(handlers: Files, ready: bool) -> None:
                 column_widths=["32%", "50%", "18%"], elem_id="files-table",
             )  # fmt: skip
     controls = [images, network, *further, strength]
-    events.wire_newest(handlers.newest, stamp, controls)
+    handlers.wire_newest(stamp, controls)
     triggers = [each.change for each in (made, *controls)]
     gr.on(triggers, None, None, download, js=DISABLE, **EACH)
     gr.on(triggers, handlers.show, [stamp, made, *controls], [download, done, table], js=STAMPED, **NEWEST)
     buttons, sent = (start, stop), [stamp, *controls]
-    events.wire_run([start.click], handlers.denoise, sent, [made, table], buttons, line, handlers.stops, table)
+    handlers.wire_run([start.click], handlers.denoise, sent, [made, table], buttons, line, table)

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 import gradio as gr
+import pandas as pd
 
 from demo import catalogue, service
 from demo.errors import DemoError, Stopped
@@ -27,6 +28,7 @@ NEWEST = {"trigger_mode": "always_last", **QUIET, **LIGHT, **PRIVATE}
 WRITING = {"trigger_mode": "always_last", "concurrency_id": "writing", "concurrency_limit": 1, **QUIET, **PRIVATE}
 STAMPED = "(_, ...values) => [performance.now(), ...values]"  # in the browser: when an event was sent
 PICTURE = {"format": "png", "type": "filepath", "interactive": False, "buttons": ["fullscreen"]}
+_DECIMALS = {"PSNR": 2, "SSIM": 4, "LPIPS": 4, "Seconds": 2, "Params": 2, "Size": 2, "Time": 1}  # in tables
 _LEVEL_HINT = "A camera's photograph: around 12. 25 is plain to see, 50 is heavy."
 _STRENGTH_HINT = "Texture lost: less. Noise left: more than 1, or a higher level under Advanced."
 DISABLE = "() => ({__type__: 'update', interactive: false})"  # in the browser, before the server has answered
@@ -150,6 +152,13 @@ class Tab:
         running = begun.then(work, inputs, [line, *outputs], js=STAMPED, show_progress_on=shown, **NETWORK, **PRIVATE)
         running.then(lambda: buttons_for(False), None, [start, stop], **AT_ONCE)
         stop.click(end, None, [start, stop, line], cancels=[running], **AT_ONCE)
+
+
+def styled(frame: pd.DataFrame):
+    """Give every number of a table the decimals of its column's first word: 30.1 dB is 30.10."""
+    words = {name: name.partition(" ")[0].rstrip(",") for name in frame}
+    formats = {name: f"{{:.{_DECIMALS[word]}f}}" for name, word in words.items() if word in _DECIMALS}
+    return frame.style.format(formats, na_rep="–")
 
 
 def strength_slider(elem_id: str, **layout: int) -> gr.Slider:

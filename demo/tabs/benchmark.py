@@ -9,7 +9,7 @@ from pathlib import Path
 import gradio as gr
 import pandas as pd
 
-from demo.events import AT_ONCE
+from demo.events import AT_ONCE, styled
 
 RESULTS = Path(__file__).parents[2] / "results"
 SUMMARY = "summary.csv"
@@ -104,13 +104,6 @@ def _named(row) -> str:
         return row.method.replace("_", " ")
     estimated = ", level estimated" if row.method.endswith("+auto") else ""
     return f"{row.size.replace('_', ' ')}, {row.strategy}{estimated}"
-
-
-def styled(made: pd.DataFrame):
-    """Give every number its decimals: 30.1 dB is 30.10."""
-    places = {"PSNR": 2, "SSIM": 4, "Size": 2, "Time": 1}
-    formats = {name: f"{{:.{places[name.split(',')[0].split()[0]]}f}}" for name in made.columns[1:-1]}
-    return made.style.format(formats, na_rep="–")
 
 
 def quality_against_time(frame: pd.DataFrame, topic: str = "BSD68", level: float = 25) -> str:

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from demo import comparison, events, service, views
 from demo.comparison import Comparison, Result
 from demo.errors import DemoError, Stopped
-from demo.events import AT_ONCE, LIGHT, NEWEST, PICTURE, PRIVATE, QUIET, STAMPED, notice
+from demo.events import AT_ONCE, LIGHT, NEWEST, PICTURE, PRIVATE, QUIET, STAMPED, notice, styled
 from mdrn import files, metrics
 
 _PROGRESS = gr.Progress()
@@ -168,12 +168,6 @@ def scores(results: list[Result]) -> pd.DataFrame:
         rows.append((comparison.name_of(each.method), each.psnr, each.ssim, each.lpips, each.seconds, millions))
     frame = pd.DataFrame(rows, columns=COLUMNS).sort_values("PSNR, dB", ascending=False)
     return frame.drop(columns="LPIPS") if frame["LPIPS"].isna().all() else frame
-
-
-def styled(frame: pd.DataFrame):
-    """Give every number its decimals: 30.1 dB is 30.10."""
-    decimals = dict(zip(COLUMNS[1:], (2, 4, 4, 2, 2), strict=True))
-    return frame.style.format({name: f"{{:.{decimals[name]}f}}" for name in frame.columns[1:]}, na_rep="–")
 
 
 def describe(made: Comparison, level: int, link: str | None) -> str:

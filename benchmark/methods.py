@@ -79,7 +79,7 @@ ESTIMATOR_LEVELS = (5.0, 10.0, 15.0, 25.0, 35.0, 50.0, 75.0)
 @functools.cache
 def _facts(source: str, weights: str) -> dict[str, object]:
     model = mdrn.load(source)
-    return {"parameters": count_parameters(model), "gmacs": gmacs(model, model.config.channels)}
+    return {"parameters": count_parameters(model), "gmacs": gmacs(model)}
 
 
 def network(id_or_path: str | Path, plan: str, arm: str = "", steps: int | None = None) -> Method:

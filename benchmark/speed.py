@@ -92,7 +92,7 @@ def measure(
             on_round()
     run = rows.short_hash([here, size, repeats, time.time_ns()])[:12]
     neural = {name: model for name, model in models.items() if isinstance(model, nn.Module)}
-    costs = {n: (count_parameters(model), gmacs(model, model.config.channels, size)) for n, model in neural.items()}
+    costs = {n: (count_parameters(model), gmacs(model, size)) for n, model in neural.items()}
     return [
         rows.SpeedRow(
             run=run,

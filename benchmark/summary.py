@@ -56,8 +56,7 @@ def load(out: Path) -> Results:
     _check_complete(images, evaluations, out)
     shared = evaluations.drop(columns=["lpips", "seconds"]).rename(columns={"id": "evaluation"})
     joined = images.merge(shared, on="evaluation")
-    parts = joined.method.str.extract(RUN_ID)
-    joined = joined.assign(**{name: parts[name] for name in ("size", "strategy", "trained", "seed")})
+    joined = joined.join(joined.method.str.extract(RUN_ID)[["size", "strategy", "trained", "seed"]])
     speed = _newest_speed(out)
     runs = _frame(rows.read(out / rows.RUNS, rows.RunRow), rows.RunRow)
     paths = [out / rows.CURVES / f"{plan}.csv" for plan in sorted(set(runs.plan))]
@@ -105,11 +104,9 @@ def _means(joined: pd.DataFrame) -> pd.DataFrame:
     key = ["plan", "method", "size", "strategy", "trained", "seed", "arm", "steps", "set", "level"]
     key += ["protocol", "noise_seed", "parameters", "gmacs", "weights", "images"]
     joined = joined.assign(level_error=(joined.estimated - joined.level).abs())
-    lines = []
-    for _, group in joined.groupby("evaluation", sort=False):
-        numbers = {n: group[n].mean(skipna=False) for n in ("psnr", "ssim", "lpips", "estimated", "level_error")}
-        lines.append({name: group[name].iloc[0] for name in key} | numbers | {"stages": _stages(group.stages)})
-    return pd.DataFrame(lines, columns=[*key, "psnr", "ssim", "lpips", "estimated", "level_error", "stages"])
+    groups = joined.groupby("evaluation", sort=False)
+    means = groups[["psnr", "ssim", "lpips", "estimated", "level_error"]].agg(lambda scores: scores.mean(skipna=False))
+    return groups[key].first().join(means).join(groups.stages.agg(_stages))
 
 
 def _stages(texts: pd.Series) -> str:

@@ -177,12 +177,12 @@ def network_picker(elem_id: str) -> gr.Dropdown:
 
 def advanced(elem_id: str) -> list:
     """Make the controls that most people leave alone: estimate or level, exact network, metadata and format."""
-    exact = [("The best of the kind chosen above", ""), *((network.id, network.id) for network in catalogue.networks())]
+    ids = [("The best of the kind chosen above", ""), *((network.id, network.id) for network in catalogue.networks())]
     with gr.Accordion("Advanced", open=False, elem_id=elem_id):
         with gr.Row(equal_height=True):
             automatic = gr.Checkbox(True, label="Estimate the noise level", min_width=140, elem_classes="automatic")
             level = gr.Slider(0, 75, 25, step=0.1, label="Noise level", info=_LEVEL_HINT, min_width=180)
-        exact = gr.Dropdown(exact, value="", label="Exactly this network", filterable=False)
+        exact = gr.Dropdown(ids, value="", label="Exactly this network", filterable=False)
         with gr.Row():
             keep = gr.Checkbox(True, label="Keep metadata", info="camera, date, place", min_width=120)
             as_png = gr.Checkbox(False, label="Always PNG", info="lossless, also for JPEG", min_width=120)

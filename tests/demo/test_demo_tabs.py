@@ -115,7 +115,7 @@ def test_a_link_holds_the_whole_comparison():
         assert comparison.from_link(query | wrong) is None
 
 
-def test_benchmarkles_are_of_the_summary_with_units():
+def test_benchmark_tables_are_of_the_summary_with_units():
     frame = benchmark.read()
     table = benchmark.table(frame, "BSD68")
     assert {"measured", "published"} == set(table["Origin"]) and "PSNR, dB at 25" in table

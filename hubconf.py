@@ -15,26 +15,16 @@ def mdrn(model: str = "mdrn", device: str = "cpu"):
     return _load(model, device)
 
 
-def mdrn_tiny(device: str = "cpu"):
-    """Return the fast network for grey images, see `mdrn`."""
-    return _load("mdrn_tiny", device)
+def _released(name: str, what: str):
+    def network(device: str = "cpu"):
+        return _load(name, device)
+
+    network.__doc__ = f"Return the {what}, see `mdrn`."
+    return network
 
 
-def mdrn_rgb(device: str = "cpu"):
-    """Return the network for colour images, see `mdrn`."""
-    return _load("mdrn_rgb", device)
-
-
-def mdrn_tiny_rgb(device: str = "cpu"):
-    """Return the fast network for colour images, see `mdrn`."""
-    return _load("mdrn_tiny_rgb", device)
-
-
-def photo(device: str = "cpu"):
-    """Return the network for photographs, see `mdrn`."""
-    return _load("photo", device)
-
-
-def photo_tiny(device: str = "cpu"):
-    """Return the fast network for photographs, see `mdrn`."""
-    return _load("photo_tiny", device)
+mdrn_tiny = _released("mdrn_tiny", "fast network for grey images")
+mdrn_rgb = _released("mdrn_rgb", "network for colour images")
+mdrn_tiny_rgb = _released("mdrn_tiny_rgb", "fast network for colour images")
+photo = _released("photo", "network for photographs")
+photo_tiny = _released("photo_tiny", "fast network for photographs")

@@ -3,8 +3,6 @@
 `methods` and `speed` import this module; it imports torch and `mdrn.denoiser`.
 """
 
-from __future__ import annotations
-
 import copy
 import types
 
@@ -70,7 +68,7 @@ def _convolutions(first: int, width: int, layers: int, last: int) -> nn.Sequenti
     return nn.Sequential(*body, nn.Conv2d(width, last, 3, padding=1))
 
 
-def gmacs(model: nn.Module, channels: int = 1, size: int = 256) -> float:
+def gmacs(model: nn.Module, size: int = 256) -> float:
     """Return the multiply-accumulates of one image of `size` x `size` pixels, in 10^9, counted without computing.
 
     Example:
@@ -79,5 +77,5 @@ def gmacs(model: nn.Module, channels: int = 1, size: int = 256) -> float:
     """
     shadow = copy.deepcopy(model).to("meta")
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        shadow(torch.empty(1, channels, size, size, device="meta"), 0.1)
+        shadow(torch.empty(1, model.config.channels, size, size, device="meta"), 0.1)
     return counter.get_total_flops() / 2 / 1e9

@@ -4,8 +4,6 @@ All machines need this source tree, the data and the results folder at the same 
 `--ray` is given; ray is an optional dependency.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import os
 from pathlib import Path

@@ -3,8 +3,6 @@
 `summary` imports this module.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 
@@ -15,9 +13,7 @@ COLUMNS = ["plan", "size", "strategy", "trained", "arm", "steps", "set", "level"
 COLUMNS += ["distilled", "gain", "low", "high", "seeds"]  # of gains.csv
 
 
-def paired_bootstrap(
-    differences: np.ndarray, resamples: int = RESAMPLES, confidence: float = CONFIDENCE, seed: int = 0
-) -> tuple[float, float]:
+def paired_bootstrap(differences: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
     """Return the percentile-bootstrap interval of the mean of per-image differences.
 
     The images are drawn again with replacement; what it leaves out is the spread over training seeds.
@@ -25,7 +21,6 @@ def paired_bootstrap(
     Args:
         differences: (N,) one value for each image.
         resamples: how many times.
-        confidence: of the interval.
         seed: of the drawing; the same seed gives the same interval.
 
     Raises:
@@ -40,7 +35,7 @@ def paired_bootstrap(
         raise ValueError(f"differences: expected finite values, one for each image, got {values!r}")
     drawn = np.random.default_rng(seed).integers(0, len(values), (resamples, len(values)))
     means = values[drawn].mean(axis=1)
-    tail = (1 - confidence) / 2
+    tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)
 

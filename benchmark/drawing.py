@@ -3,8 +3,6 @@
 `figures` and `showcase` import this module; matplotlib is imported when something is drawn.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import io
@@ -42,18 +40,22 @@ class Figure:
     png: bytes
 
 
+@dataclasses.dataclass(frozen=True)
+class Label:
+    """A text beside a point of the axes, in a colour; ours are bold."""
+
+    x: float
+    y: float
+    text: str
+    colour: str = GREY
+    bold: bool = False
+
+
 @contextlib.contextmanager
 def open_axes(rows: int = 1, columns: int = 1, size: tuple[float, float] = COLUMN, **options: object) -> Iterator:
-    """Open a figure of one column's width, or of another size in inches.
+    """Open a figure of one column's width, or of another size in inches (width, height), with rows and columns of axes.
 
-    Args:
-        rows: of axes.
-        columns: of axes.
-        size: width and height of the figure.
-        options: of matplotlib's `subplots`.
-
-    Yields:
-        Its axes; an array of them if there are several.
+    Options are those of matplotlib's `subplots`. Yields the axes; an array of them if there are several.
     """
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -93,17 +95,6 @@ def plain_log_ticks(axes) -> None:
     axes.xaxis.set_major_locator(LogLocator(subs=subs))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-
-
-@dataclasses.dataclass(frozen=True)
-class Label:
-    """A text beside a point of the axes, in a colour; ours are bold."""
-
-    x: float
-    y: float
-    text: str
-    colour: str = GREY
-    bold: bool = False
 
 
 def place(axes, labels: list[Label]) -> None:

@@ -4,8 +4,6 @@ An evaluation is one method on one test set at one noise level: a row for each i
 noise, rounding and metrics come from `mdrn`. `run`, `speed` and `showcase` import this module.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import datetime
@@ -34,19 +32,12 @@ _CROP = (slice(0, 192), slice(0, 320))  # of a photograph, to measure how long e
 
 @dataclasses.dataclass(frozen=True)
 class Conditions:
-    """What all evaluations of one invocation share.
+    """What all evaluations of one invocation share."""
 
-    Args:
-        protocol: 'awgn' or 'clip8'.
-        noise_seed: seed of the benchmark's noise.
-        device: 'cpu' or 'cuda'.
-        lpips: whether LPIPS is computed; its cells are empty otherwise.
-    """
-
-    protocol: str = "awgn"
-    noise_seed: int = 0
-    device: str = "cpu"
-    lpips: bool = False
+    protocol: str = "awgn"  # 'awgn' or 'clip8'
+    noise_seed: int = 0  # seed of the benchmark's noise
+    device: str = "cpu"  # 'cpu' or 'cuda'
+    lpips: bool = False  # whether LPIPS is computed; its cells are empty otherwise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,11 +52,16 @@ class Job:
         """Return how the noisy images are made."""
         return testsets.SETS[self.set_name].protocol or conditions.protocol
 
+    def key(self, conditions: Conditions) -> dict[str, object]:
+        """Return the fields of `Evaluation.identity`, in its order."""
+        m, protocol = self.method, self.protocol(conditions)
+        run = {"plan": m.plan, "method": m.name, "arm": m.arm, "steps": m.steps}
+        noisy = {"set": self.set_name, "level": self.level, "protocol": protocol, "noise_seed": conditions.noise_seed}
+        return {**run, **noisy, "weights": m.weights, "code": m.code}
+
     def identity(self, conditions: Conditions) -> tuple:
         """Return `Evaluation.identity` of what this job will write."""
-        m = self.method
-        place = (m.plan, m.name, m.arm, m.steps, self.set_name, self.level)
-        return (*place, self.protocol(conditions), conditions.noise_seed, m.weights, m.code)
+        return tuple(self.key(conditions).values())
 
 
 def choose_methods(methods: list[Method], asked: list[str] | None, untrained: Sequence[str] = ()) -> list[Method]:
@@ -149,16 +145,7 @@ def evaluate(job: Job, images: Images, conditions: Conditions) -> tuple[Evaluati
             measured.append(row)
     evaluation = Evaluation(
         id=number,
-        plan=method.plan,
-        method=method.name,
-        arm=method.arm,
-        steps=method.steps,
-        set=images.name,
-        level=job.level,
-        protocol=protocol,
-        noise_seed=conditions.noise_seed,
-        weights=method.weights,
-        code=method.code,
+        **job.key(conditions),
         images=len(measured),
         pixels=images.digest,
         lpips="alex" if conditions.lpips else "",
@@ -221,7 +208,9 @@ def to_image(tensor: torch.Tensor, shape: tuple[int, ...]) -> np.ndarray:
 def seconds_left(jobs: list[Job], conditions: Conditions, root: Path | None) -> float:
     """Measure how long evaluations take here: each kind of method on a crop, twice, the first time not counted."""
     per_pixel: dict[tuple, float] = {}
-    sizes = {name: _pixels(name, root) for name in {job.set_name for job in jobs}}
+    sizes = {}
+    for name in {job.set_name for job in jobs}:
+        sizes[name] = sum(image.shape[0] * image.shape[1] for image in testsets.load(name, root).clean.values())
     total = 0.0
     for job in jobs:
         channels = testsets.SETS[job.set_name].channels
@@ -234,10 +223,6 @@ def seconds_left(jobs: list[Job], conditions: Conditions, root: Path | None) -> 
                 per_pixel[kind] = evaluate(probe, crop, conditions)[0].seconds / crop.clean["coffee"].size * channels
         total += per_pixel[kind] * sizes[job.set_name]
     return total
-
-
-def _pixels(name: str, root: Path | None) -> int:
-    return sum(image.shape[0] * image.shape[1] for image in testsets.load(name, root).clean.values())
 
 
 def largest_change(before: dict[tuple, float], after: dict[tuple, float]) -> float:

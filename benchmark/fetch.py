@@ -5,8 +5,6 @@ again if it is wrong, and then moved there: what is there is right, and an inter
 `run` imports this module.
 """
 
-from __future__ import annotations
-
 import concurrent.futures
 import logging
 from collections.abc import Callable

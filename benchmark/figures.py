@@ -3,8 +3,6 @@
 A figure whose data are not there is not drawn. `report` imports this module; how figures look is `drawing`'s business.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -106,9 +104,7 @@ def times_the_steps(ends: pd.DataFrame) -> tuple[float, float] | None:
     """Return steps, and how many times as many plain training needs for the distilled networks' PSNR after them.
 
     Interpolated in the logarithm of the steps; the longest runs for which plain ones reach it count. None if none do.
-
-    Args:
-        ends: mean PSNR at the end of runs, by steps and strategy, see `_by_steps`.
+    `ends` are mean PSNRs at the end of runs as `_by_steps` returns them.
     """
     both = ends.dropna()
     if len(both) < 2:

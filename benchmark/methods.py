@@ -3,8 +3,6 @@
 `evaluate` and `run` import this module; it imports `mdrn`.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import hashlib
@@ -33,47 +31,30 @@ Restore = Callable[[torch.Tensor, float], list[torch.Tensor]]
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """One way to restore an image; its weights are read by `prepare`, not before.
+    """One way to restore an image; its weights are read by `prepare`, not before."""
 
-    Args:
-        name: a run's id, with '+auto' where the noise level is estimated, or 'noisy', 'wavelet', ...
-        prepare: device -> function from (noisy (1, C, H, W), sigma) to the images after each stage, last the result;
-            None for the noise-level estimator, which restores nothing.
-        plan: see `benchmark.rows.Evaluation`, as are arm, steps, weights and code.
-        arm: of the plan.
-        steps: of training.
-        weights: first 16 digits of their SHA-256.
-        code: hash of the source of a method without weights, or of the estimator.
-        channels: what it takes, 1 and or 3.
-        levels: lowest and highest noise level it is made for.
-        estimate: (H, W) or (H, W, 3) noisy image -> noise level on the 8-bit scale; None is told the true level.
-        source: released id or file of the weights.
-        photographs: whether it is for noise that nobody made to measure, and for nothing else.
-        slow: whether it leaves large sets out unless they are asked for.
-        on_request: whether it is left out unless it is asked for.
-    """
-
-    name: str
+    name: str  # a run's id, with '+auto' where the noise level is estimated, or 'noisy', 'wavelet', ...
+    # device -> function from (noisy (1, C, H, W), sigma) to the images after each stage, last the result; None for the
+    # noise-level estimator, which restores nothing
     prepare: Callable[[str], Restore] | None
-    plan: str = BASELINES
-    arm: str = ""
-    steps: int | None = None
-    weights: str = ""
-    code: str = ""
-    channels: tuple[int, ...] = (1, 3)
-    levels: tuple[float, float] = (0.0, 75.0)
+    plan: str = BASELINES  # see `benchmark.rows.Evaluation`, as are arm, steps, weights and code
+    arm: str = ""  # of the plan
+    steps: int | None = None  # of training
+    weights: str = ""  # first 16 digits of their SHA-256
+    code: str = ""  # hash of the source of a method without weights, or of the estimator
+    channels: tuple[int, ...] = (1, 3)  # what it takes, 1 and or 3
+    levels: tuple[float, float] = (0.0, 75.0)  # lowest and highest noise level it is made for
+    # (H, W) or (H, W, 3) noisy image -> noise level on the 8-bit scale; None is told the true level
     estimate: Callable[[np.ndarray], float] | None = None
-    source: str = ""
-    photographs: bool = False
-    slow: bool = False
-    on_request: bool = False
+    source: str = ""  # released id or file of the weights
+    photographs: bool = False  # whether it is for noise that nobody made to measure, and for nothing else
+    slow: bool = False  # whether it leaves large sets out unless they are asked for
+    on_request: bool = False  # whether it is left out unless it is asked for
 
     def levels_on(self, known: TestSet, asked: tuple[float, ...] | None = None) -> list[float | None]:
         """Return the levels to evaluate at on a test set; none if the method is not for it.
 
-        Args:
-            known: the test set.
-            asked: levels; None takes the set's, and of a network for one level that level.
+        If no levels are asked for, they are the set's, and of a network for one level that level.
         """
         if not set(self.channels) & {known.channels} or (self.prepare is None and not known.estimator):
             return []
@@ -98,7 +79,7 @@ ESTIMATOR_LEVELS = (5.0, 10.0, 15.0, 25.0, 35.0, 50.0, 75.0)
 @functools.cache
 def _facts(source: str, weights: str) -> dict[str, object]:
     model = mdrn.load(source)
-    return {"parameters": count_parameters(model), "gmacs": gmacs(model, model.config.channels)}
+    return {"parameters": count_parameters(model), "gmacs": gmacs(model)}
 
 
 def network(id_or_path: str | Path, plan: str, arm: str = "", steps: int | None = None) -> Method:
@@ -213,12 +194,9 @@ def _code_of(function: Callable) -> str:
     source = inspect.getsource(inner)
     fixed = [repr((function.args, function.keywords))] if inner is not function else []
     words = sorted(set(re.findall(r"\w+", source)) & set(inner.__globals__))
-    constants = [f"{word}={inner.__globals__[word]!r}" for word in words if _is_constant(inner.__globals__[word])]
+    values = {word: inner.__globals__[word] for word in words}
+    constants = [f"{word}={value!r}" for word, value in values.items() if isinstance(value, int | float | str | tuple)]
     return short_hash([source, *fixed, *constants] if fixed or constants else source)
-
-
-def _is_constant(value: object) -> bool:
-    return isinstance(value, int | float | str | tuple)
 
 
 def source_hash(function: Callable) -> str:

@@ -4,8 +4,6 @@ A run is told apart by a hash of everything that decides its result, so that pla
 changed plan trains what is new in it. `training` trains runs and `run` shows them; both import this module.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Mapping
@@ -27,27 +25,18 @@ PLAIN = "plain"
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Runs that differ in size, strategy, level and seed alone.
+    """Runs that differ in size, strategy, level and seed alone."""
 
-    Args:
-        sizes: presets of `mdrn.model.PRESETS`.
-        strategies: as in `TrainConfig.strategy`.
-        levels: one network is trained for each noise level, or for each range (lowest, highest) of levels.
-        seeds: of training.
-        options: other fields of `TrainConfig`; 'distill' counts for strategies that have a teacher.
-        arm: what tells these runs from the plan's others of the same name, such as 'features'; rows carry it.
-        teacher: of every strategy but 'plain', if not the plan's.
-        sets: test sets, if not the plan's.
-    """
-
-    sizes: tuple[str, ...]
-    strategies: tuple[str, ...] = (PLAIN,)
+    sizes: tuple[str, ...]  # presets of `mdrn.model.PRESETS`
+    strategies: tuple[str, ...] = (PLAIN,)  # as in `TrainConfig.strategy`
+    # one network is trained for each noise level, or for each range (lowest, highest) of levels
     levels: tuple[float | tuple[float, float], ...] = ((0.0, 75.0),)
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[int, ...] = (0,)  # of training
+    # other fields of `TrainConfig`; 'distill' counts for strategies that have a teacher
     options: Mapping[str, object] = dataclasses.field(default_factory=dict)
-    arm: str = ""
-    teacher: str | TrainConfig | None = None
-    sets: tuple[str, ...] | None = None
+    arm: str = ""  # what tells these runs from the plan's others of the same name, such as 'features'; rows carry it
+    teacher: str | TrainConfig | None = None  # of every strategy but 'plain', if not the plan's
+    sets: tuple[str, ...] | None = None  # test sets, if not the plan's
 
     def configs(self, teacher: str | None) -> list[TrainConfig]:
         """Return the configurations of its runs; `teacher` is what they say of theirs."""
@@ -66,44 +55,27 @@ class Group:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Groups of runs that belong together.
+    """Groups of runs that belong together."""
 
-    Args:
-        summary: one line for --help.
-        groups: of runs.
-        teacher: of every strategy but 'plain': a released id, a weights file, or a run that is trained first.
-        sets: test sets; None takes what is found.
-        validations: how often a run is validated, for its curve.
-    """
-
-    summary: str
-    groups: tuple[Group, ...]
+    summary: str  # one line for --help
+    groups: tuple[Group, ...]  # of runs
+    # of every strategy but 'plain': a released id, a weights file, or a run that is trained first
     teacher: str | TrainConfig | None = None
-    sets: tuple[str, ...] | None = None
-    validations: int = 10
+    sets: tuple[str, ...] | None = None  # test sets; None takes what is found
+    validations: int = 10  # how often a run is validated, for its curve
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One training of a plan in a results folder.
+    """One training of a plan in a results folder."""
 
-    Args:
-        config: everything that decides its result.
-        out: the results folder.
-        plan: name of its plan.
-        arm: see `Group`.
-        teacher: released id or file of its teacher, which may not be there yet; None for a plain run.
-        sets: see `Plan`.
-        validations: see `Plan`.
-    """
-
-    config: TrainConfig
-    out: Path
-    plan: str
-    arm: str = ""
-    teacher: str | None = None
-    sets: tuple[str, ...] | None = None
-    validations: int = 10
+    config: TrainConfig  # everything that decides its result
+    out: Path  # the results folder
+    plan: str  # name of its plan
+    arm: str = ""  # see `Group`
+    teacher: str | None = None  # released id or file of its teacher, which may not be there yet; None for a plain run
+    sets: tuple[str, ...] | None = None  # see `Plan`
+    validations: int = 10  # see `Plan`
 
     @property
     def label(self) -> str:

@@ -3,8 +3,6 @@
 The model card's numbers are the rows of `results/`, and only of these very weights. Nothing imports this module.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 import tempfile

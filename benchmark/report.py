@@ -4,8 +4,6 @@
 written here is never edited by hand. `run` imports this module.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from benchmark import tables

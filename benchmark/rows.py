@@ -4,8 +4,6 @@ A file is written whole or not at all, and refused, untouched, when it is damage
 is there; a newer one of the same method on the same images takes its place. Any module of `benchmark` may import this.
 """
 
-from __future__ import annotations
-
 import csv
 import dataclasses
 import hashlib
@@ -32,76 +30,42 @@ AUTO = "+auto"  # suffix of a method that estimates the noise level instead of b
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One image restored by one method; what was not measured is None, never 0.
+    """One image restored by one method; what was not measured is None, never 0."""
 
-    Args:
-        evaluation: id of its `Evaluation`.
-        image: name of the image in the test set.
-        psnr: in dB.
-        ssim: structural similarity.
-        lpips: perceptual distance.
-        estimated: the noise level that the method found for itself, on the 8-bit scale.
-        stages: PSNR after each stage but the last, such as '27.10 28.33'; empty without such stages.
-    """
-
-    evaluation: str
-    image: str
-    psnr: float | None = None
-    ssim: float | None = None
-    lpips: float | None = None
-    estimated: float | None = None
-    stages: str = ""
+    evaluation: str  # id of its `Evaluation`
+    image: str  # name of the image in the test set
+    psnr: float | None = None  # in dB
+    ssim: float | None = None  # structural similarity
+    lpips: float | None = None  # perceptual distance
+    estimated: float | None = None  # the noise level that the method found for itself, on the 8-bit scale
+    stages: str = ""  # PSNR after each stage but the last, such as '27.10 28.33'; empty without such stages
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """How the rows of one method on one test set at one noise level came about.
+    """How the rows of one method on one test set at one noise level came about."""
 
-    Args:
-        id: what its rows name.
-        plan: the plan that its network belongs to; 'release' for those in the package, 'baselines' without weights.
-        method: a run's id, or the name of another method; '+auto' at its end where the level was estimated.
-        arm: of the plan, see `benchmark.plan.Group`.
-        steps: of training.
-        set: name of the test set.
-        level: of the noise on the 8-bit scale; None where the images came with noise of unknown level.
-        protocol: 'awgn', 'clip8', or what the test set says of its own noise.
-        noise_seed: of the benchmark's noise.
-        weights: first 16 digits of the SHA-256 of the weights.
-        code: hash of the source of a method without weights, or of the estimator.
-        images: how many rows it has.
-        pixels: first 16 digits of the SHA-256 over the images.
-        lpips: trunk of LPIPS; empty where it was not computed.
-        parameters: of the network.
-        gmacs: multiply-accumulates for 256 x 256, in 10^9.
-        seconds: for all images.
-        device: name of the processor or GPU, and torch's threads.
-        torch: version.
-        git: commit.
-        start: UTC.
-    """
-
-    id: str
-    plan: str
-    method: str
-    arm: str
-    steps: int | None
-    set: str
-    level: float | None
-    protocol: str
-    noise_seed: int
-    weights: str
-    code: str
-    images: int
-    pixels: str
-    lpips: str
-    parameters: int | None
-    gmacs: float | None
-    seconds: float
-    device: str
-    torch: str
-    git: str
-    start: str
+    id: str  # what its rows name
+    plan: str  # the plan that its network belongs to; 'release' for those in the package, 'baselines' without weights
+    method: str  # a run's id, or the name of another method; '+auto' at its end where the level was estimated
+    arm: str  # of the plan, see `benchmark.plan.Group`
+    steps: int | None  # of training
+    set: str  # name of the test set
+    level: float | None  # of the noise on the 8-bit scale; None where the images came with noise of unknown level
+    protocol: str  # 'awgn', 'clip8', or what the test set says of its own noise
+    noise_seed: int  # of the benchmark's noise
+    weights: str  # first 16 digits of the SHA-256 of the weights
+    code: str  # hash of the source of a method without weights, or of the estimator
+    images: int  # how many rows it has
+    pixels: str  # first 16 digits of the SHA-256 over the images
+    lpips: str  # trunk of LPIPS; empty where it was not computed
+    parameters: int | None  # of the network
+    gmacs: float | None  # multiply-accumulates for 256 x 256, in 10^9
+    seconds: float  # for all images
+    device: str  # name of the processor or GPU, and torch's threads
+    torch: str  # version
+    git: str  # commit
+    start: str  # UTC
 
     @property
     def place(self) -> tuple:
@@ -118,31 +82,18 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True)
 class RunRow:
-    """What one training run cost and what it gave.
+    """What one training run cost and what it gave."""
 
-    Args:
-        config: hash of its whole configuration, see `benchmark.plan.config_hash`.
-        plan: the plan that trained it.
-        run: its id.
-        arm: of the plan.
-        steps: how many it took.
-        minutes: of training, None if not recorded; on a CPU those of one core's work, whatever else it did.
-        device: what it ran on.
-        threads: of torch.
-        teacher: id of its teacher.
-        validation: PSNR in dB on the validation images, such as '15:30.850 25:28.440'.
-    """
-
-    config: str
-    plan: str
-    run: str
-    arm: str
-    steps: int
-    minutes: float | None
-    device: str
-    threads: int
-    teacher: str
-    validation: str
+    config: str  # hash of its whole configuration, see `benchmark.plan.config_hash`
+    plan: str  # the plan that trained it
+    run: str  # its id
+    arm: str  # of the plan
+    steps: int  # how many it took
+    minutes: float | None  # of training, None if not recorded; on a CPU those of one core's work, whatever else it did
+    device: str  # what it ran on
+    threads: int  # of torch
+    teacher: str  # id of its teacher
+    validation: str  # PSNR in dB on the validation images, such as '15:30.850 25:28.440'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,42 +108,24 @@ class CurvePoint:
 
 @dataclasses.dataclass(frozen=True)
 class SpeedRow:
-    """Median time of one network in one memory format, measured in turn with the others of the same run.
+    """Median time of one network in one memory format, measured in turn with the others of the same run."""
 
-    Args:
-        run: what the rows measured together share.
-        network: name of the network or the classical denoiser.
-        parameters: number of them; 0 for a classical denoiser.
-        gmacs: multiply-accumulates for this image, in 10^9; None for a classical denoiser.
-        memory_format: 'contiguous' or 'channels_last'; empty for a classical denoiser.
-        size: side of the square grey image in pixels.
-        milliseconds: median; None where it would have taken too long.
-        fastest: lowest, in milliseconds.
-        repeats: number of timed repeats.
-        device: 'cpu' or 'cuda'.
-        machine: name of the processor or GPU.
-        threads: of torch.
-        torch: version.
-        git: commit.
-        start: of the run, UTC.
-        peak_mib: memory taken beyond network and image in the faster memory format, in a process of its own.
-    """
-
-    run: str
-    network: str
-    parameters: int
-    gmacs: float | None
-    memory_format: str
-    size: int
-    milliseconds: float | None
-    fastest: float | None
-    repeats: int
-    device: str
-    machine: str
-    threads: int
-    torch: str
-    git: str
-    start: str
+    run: str  # what the rows measured together share
+    network: str  # name of the network or the classical denoiser
+    parameters: int  # number of them; 0 for a classical denoiser
+    gmacs: float | None  # multiply-accumulates for this image, in 10^9; None for a classical denoiser
+    memory_format: str  # 'contiguous' or 'channels_last'; empty for a classical denoiser
+    size: int  # side of the square grey image in pixels
+    milliseconds: float | None  # median; None where it would have taken too long
+    fastest: float | None  # lowest, in milliseconds
+    repeats: int  # number of timed repeats
+    device: str  # 'cpu' or 'cuda'
+    machine: str  # name of the processor or GPU
+    threads: int  # of torch
+    torch: str  # version
+    git: str  # commit
+    start: str  # of the run, UTC
+    # memory taken beyond network and image in the faster memory format, in a process of its own
     peak_mib: float | None = None
 
 
@@ -262,11 +195,7 @@ def write(path: Path, records: Iterable[Record], kind: type[Record]) -> None:
 def append(path: Path, new: Iterable[Record], kind: type[Record], replaces: Callable | None = None) -> None:
     """Add records at the end of a file, all or none of them; two processes may do so at once.
 
-    Args:
-        path: the file.
-        new: what to add.
-        kind: of records.
-        replaces: record -> key; what has the key of a new record goes. None keeps everything as it is.
+    `replaces` gives a record's key: what has the key of a new record goes. None keeps everything as it is.
 
     Raises:
         MdrnError: if the file that is there is damaged; it is left as it was.

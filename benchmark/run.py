@@ -3,8 +3,6 @@
 Without options it evaluates the released weights that have no rows yet and trains nothing. Nothing imports this module.
 """
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import fnmatch
@@ -181,8 +179,7 @@ def _jobs(request: Request, runs: list[Run]) -> list[evaluate.Job]:
         available.append((method, asked or list(run.sets or sets)))
     names = [run.config.id for run in runs if not run.finished]  # a dry run leaves them so
     chosen = evaluate.choose_methods([m for m, _ in available], patterns if request.methods else None, names)
-    chosen = {id(method) for method in chosen}
-    pairs = [(method, on) for method, on in available if id(method) in chosen]
+    pairs = [(method, on) for method, on in available if method in chosen]
     pairs += [(method, sets) for method in methods.networks(files, "given")]
     jobs = [job for m, on in pairs for job in evaluate.wanted([m], on, request.levels, bool(asked))]
     coloured = {job.set_name for job in jobs if job.method.weights} | set(asked or ())

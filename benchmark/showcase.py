@@ -5,8 +5,6 @@ is told nothing. Writes `photograph_denoised.png` and its numbers into the resul
 photograph for the demo. Nothing imports this module.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path

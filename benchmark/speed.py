@@ -5,8 +5,6 @@ memory format, in fp32. Untrained weights suffice. Rows go to `speed.csv`, which
 Nothing imports this module.
 """
 
-from __future__ import annotations
-
 import argparse
 import copy
 import dataclasses
@@ -94,7 +92,7 @@ def measure(
             on_round()
     run = rows.short_hash([here, size, repeats, time.time_ns()])[:12]
     neural = {name: model for name, model in models.items() if isinstance(model, nn.Module)}
-    costs = {n: (count_parameters(model), gmacs(model, model.config.channels, size)) for n, model in neural.items()}
+    costs = {n: (count_parameters(model), gmacs(model, size)) for n, model in neural.items()}
     return [
         rows.SpeedRow(
             run=run,
@@ -224,7 +222,7 @@ def main(arguments: list[str] | None = None) -> int:
     out = Path(options.out)
     try:
         check_device(options.device)
-        earlier = rows.read(out / rows.SPEED, rows.SpeedRow)  # damage is found before the work, not after it
+        rows.read(out / rows.SPEED, rows.SpeedRow)  # damage is found before the work, not after it
         measured = []
         models = networks() | (classical() if options.device == "cpu" else {})
         for size in options.sizes:
@@ -232,18 +230,12 @@ def main(arguments: list[str] | None = None) -> int:
                 timed = measure(models, size, options.repeats, options.device, bar.update, options.limit)
                 measured += with_peaks(timed, bar.update)
         new = [dataclasses.replace(row, run=measured[0].run) for row in measured]
-        place = {_place(row) for row in new}
-        rows.write(out / rows.SPEED, [row for row in earlier if _place(row) not in place] + new, rows.SpeedRow)
+        rows.append(out / rows.SPEED, new, rows.SpeedRow, lambda row: (row.machine, row.threads, row.device, row.size))
         for table in tables.speed(summary.load(out)):
             print(table.markdown())
     except (OSError, MdrnError) as error:
         parser.error(str(error))
     return 0
-
-
-def _place(row: rows.SpeedRow) -> tuple:
-    """Return what a newer run takes the place of."""
-    return row.machine, row.threads, row.device, row.size
 
 
 if __name__ == "__main__":

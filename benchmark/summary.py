@@ -4,8 +4,6 @@
 each comparison of a distilled with a plain network. `tables`, `figures`, `report` and `publish` import this module.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import re
@@ -35,23 +33,14 @@ _MS_SIZE = 512
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-    """What a results folder holds.
+    """What a results folder holds."""
 
-    Args:
-        summary: the lines of summary.csv.
-        gains: the lines of gains.csv.
-        speed: rows of the newest speed run on each machine.
-        runs: what training cost and gave.
-        curves: validation in the course of those runs.
-        evaluations: how the numbers came about.
-    """
-
-    summary: pd.DataFrame
-    gains: pd.DataFrame
-    speed: pd.DataFrame
-    runs: pd.DataFrame
-    curves: pd.DataFrame
-    evaluations: pd.DataFrame
+    summary: pd.DataFrame  # the lines of summary.csv
+    gains: pd.DataFrame  # the lines of gains.csv
+    speed: pd.DataFrame  # rows of the newest speed run on each machine
+    runs: pd.DataFrame  # what training cost and gave
+    curves: pd.DataFrame  # validation in the course of those runs
+    evaluations: pd.DataFrame  # how the numbers came about
 
 
 def load(out: Path) -> Results:
@@ -67,8 +56,7 @@ def load(out: Path) -> Results:
     _check_complete(images, evaluations, out)
     shared = evaluations.drop(columns=["lpips", "seconds"]).rename(columns={"id": "evaluation"})
     joined = images.merge(shared, on="evaluation")
-    parts = joined.method.str.extract(RUN_ID)
-    joined = joined.assign(**{name: parts[name] for name in ("size", "strategy", "trained", "seed")})
+    joined = joined.join(joined.method.str.extract(RUN_ID)[["size", "strategy", "trained", "seed"]])
     speed = _newest_speed(out)
     runs = _frame(rows.read(out / rows.RUNS, rows.RunRow), rows.RunRow)
     paths = [out / rows.CURVES / f"{plan}.csv" for plan in sorted(set(runs.plan))]
@@ -96,9 +84,8 @@ def as_csv(frame: pd.DataFrame) -> str:
 
 
 def _frame(records: list, kind: type) -> pd.DataFrame:
-    names = [field.name for field in dataclasses.fields(kind)]
-    frame = pd.DataFrame([[getattr(record, name) for name in names] for record in records], columns=names)
-    numbers = {f.name: float for f in dataclasses.fields(kind) if f.type in ("float", "float | None", "int | None")}
+    frame = pd.DataFrame(records, columns=[field.name for field in dataclasses.fields(kind)])
+    numbers = {f.name: float for f in dataclasses.fields(kind) if f.type in (float, float | None, int | None)}
     return frame.astype(numbers)
 
 
@@ -117,11 +104,9 @@ def _means(joined: pd.DataFrame) -> pd.DataFrame:
     key = ["plan", "method", "size", "strategy", "trained", "seed", "arm", "steps", "set", "level"]
     key += ["protocol", "noise_seed", "parameters", "gmacs", "weights", "images"]
     joined = joined.assign(level_error=(joined.estimated - joined.level).abs())
-    lines = []
-    for _, group in joined.groupby("evaluation", sort=False):
-        numbers = {n: group[n].mean(skipna=False) for n in ("psnr", "ssim", "lpips", "estimated", "level_error")}
-        lines.append({name: group[name].iloc[0] for name in key} | numbers | {"stages": _stages(group.stages)})
-    return pd.DataFrame(lines, columns=[*key, "psnr", "ssim", "lpips", "estimated", "level_error", "stages"])
+    groups = joined.groupby("evaluation", sort=False)
+    means = groups[["psnr", "ssim", "lpips", "estimated", "level_error"]].agg(lambda scores: scores.mean(skipna=False))
+    return groups[key].first().join(means).join(groups.stages.agg(_stages))
 
 
 def _stages(texts: pd.Series) -> str:

@@ -1,7 +1,5 @@
 """Tables from the tidy tables of a results folder, as Markdown and LaTeX. `report` imports this module."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import re
@@ -28,21 +26,13 @@ PROTOCOLS = {
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table as text, ready to be written in any format.
+    """A table as text, ready to be written in any format."""
 
-    Args:
-        name: of its LaTeX file.
-        title: caption.
-        header: column titles.
-        lines: cells, as many to a line as the header has; emphasis is Markdown's.
-        notes: sentences below it.
-    """
-
-    name: str
-    title: str
-    header: tuple[str, ...]
-    lines: list[tuple[str, ...]]
-    notes: tuple[str, ...] = ()
+    name: str  # of its LaTeX file
+    title: str  # caption
+    header: tuple[str, ...]  # column titles
+    lines: list[tuple[str, ...]]  # cells, as many to a line as the header has; emphasis is Markdown's
+    notes: tuple[str, ...] = ()  # sentences below it
 
     def markdown(self) -> str:
         """Write it as Markdown with its title as a third-level heading."""
@@ -255,9 +245,9 @@ def estimator(results: Results) -> Table | None:
     return Table("estimator", "Error of the noise-level estimate, on the 8-bit scale", header, lines) if lines else None
 
 
-def speed(results: Results, against: tuple[str, ...] = ("DnCNN", "FFDNet")) -> list[Table]:
+def speed(results: Results) -> list[Table]:
     """Time of each denoiser in its faster memory format, ratios to well-known ones; a table per machine and size."""
-    tables = []
+    tables, against = [], ("DnCNN", "FFDNet")
     for (machine, threads, device, size), group in results.speed.groupby(["machine", "threads", "device", "size"]):
         fastest = group.sort_values("milliseconds").drop_duplicates("network").set_index("network")
         lines = []

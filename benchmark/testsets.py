@@ -5,8 +5,6 @@ lossless WebP of the same image all pass, under any file name; where JPEG files 
 `evaluate`, `fetch` and `run` import this module; `datasets` and Pillow are imported when a set is loaded.
 """
 
-from __future__ import annotations
-
 import csv
 import dataclasses
 import functools
@@ -33,21 +31,13 @@ _NAMED = 5  # images named in an error before "and N more"
 
 @dataclasses.dataclass(frozen=True)
 class Remote:
-    """Where a folder of images is published.
+    """Where a folder of images is published."""
 
-    Args:
-        repository: on GitHub.
-        revision: commit.
-        folder: in the repository.
-        file: name of an image's file there, '{}' standing for the image's name.
-        local: name of its file here.
-    """
-
-    repository: str
-    revision: str
-    folder: str
-    file: str = "{}.png"
-    local: str = "{}.png"
+    repository: str  # on GitHub
+    revision: str  # commit
+    folder: str  # in the repository
+    file: str = "{}.png"  # name of an image's file there, '{}' standing for the image's name
+    local: str = "{}.png"  # name of its file here
 
     def path(self, name: str) -> str:
         """Return the path of an image's file on the host."""
@@ -62,35 +52,23 @@ def gaussian_jpeg(clean: np.ndarray, level: float, protocol: str, seed: int) -> 
 
 @dataclasses.dataclass(frozen=True)
 class TestSet:
-    """Everything that the benchmark knows of a test set before its images are read.
-
-    Args:
-        title: what tables call it.
-        channels: 1 reads grey (Pillow's 'L'), 3 reads RGB.
-        folder: its folder under the data root; None for photographs that come with scikit-image.
-        remote: where the folder is published.
-        picks: name -> whether the set has that image of the folder.
-        noise: makes the noisy image of a clean one; None where each image comes with a noisy one.
-        protocol: of its noise, if it has but one; None takes the one that is asked for.
-        levels: noise levels on the 8-bit scale that are evaluated by default; (None,) where nobody knows the level.
-        by_default: whether it is evaluated without being asked for.
-        large: whether slow methods leave it out unless it is asked for.
-        estimator: whether the noise-level estimator is measured on it.
-    """
+    """Everything that the benchmark knows of a test set before its images are read."""
 
     __test__ = False  # not a pytest class
 
-    title: str
-    channels: int
-    folder: str | None = None
-    remote: Remote | None = None
-    picks: Callable[[str], bool] = lambda name: True
+    title: str  # what tables call it
+    channels: int  # 1 reads grey (Pillow's 'L'), 3 reads RGB
+    folder: str | None = None  # its folder under the data root; None for photographs that come with scikit-image
+    remote: Remote | None = None  # where the folder is published
+    picks: Callable[[str], bool] = lambda name: True  # name -> whether the set has that image of the folder
+    # makes the noisy image of a clean one; None where each image comes with a noisy one
     noise: Callable[[np.ndarray, float, str, int], np.ndarray] | None = benchmark_noisy
-    protocol: str | None = None
+    protocol: str | None = None  # of its noise, if it has but one; None takes the one that is asked for
+    # noise levels on the 8-bit scale that are evaluated by default; (None,) where nobody knows the level
     levels: tuple[float | None, ...] = (15.0, 25.0, 50.0)
-    by_default: bool = True
-    large: bool = False
-    estimator: bool = False
+    by_default: bool = True  # whether it is evaluated without being asked for
+    large: bool = False  # whether slow methods leave it out unless it is asked for
+    estimator: bool = False  # whether the noise-level estimator is measured on it
 
 
 _BY_CAMERA = ("Canon5D2", "Canon600D", "NikonD800")
@@ -144,17 +122,11 @@ OFFLINE = (SAMPLES, SAMPLES_RGB, "samples_jpeg")  # what is evaluated where ther
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """The images of a test set, in a fixed order.
+    """The images of a test set, in a fixed order."""
 
-    Args:
-        name: as in `SETS`.
-        clean: name -> (H, W) or (H, W, 3) uint8.
-        noisy: name -> the same with the noise that they came with; None where noise is made.
-    """
-
-    name: str
-    clean: dict[str, np.ndarray]
-    noisy: dict[str, np.ndarray] | None = None
+    name: str  # as in `SETS`
+    clean: dict[str, np.ndarray]  # name -> (H, W) or (H, W, 3) uint8
+    noisy: dict[str, np.ndarray] | None = None  # the same with the noise that they came with; None where it is made
 
     @functools.cached_property
     def digest(self) -> str:
@@ -263,11 +235,7 @@ def choose(root: Path | None, asked: list[str] | None) -> tuple[list[str], str]:
 
 
 def load(name: str, root: Path | None = None) -> Images:
-    """Read a test set and verify every pixel of it.
-
-    Args:
-        name: as in `SETS`.
-        root: folder of image sets; the bundled samples need none.
+    """Read a set of `SETS` from the folder of image sets, and verify every pixel; the bundled samples need no folder.
 
     Raises:
         DataError: if the set is unknown or not found, or an image is wrong, missing, extra or corrupt; all are named.

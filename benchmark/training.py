@@ -4,8 +4,6 @@ A finished run is never done again, a killed one goes on where it stopped, and t
 `run` and `cluster` import this module.
 """
 
-from __future__ import annotations
-
 import concurrent.futures
 import dataclasses
 import json

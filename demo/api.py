@@ -1,6 +1,6 @@
 """The named endpoints, for programs: `gradio_client`, plain HTTP, and MCP where it is switched on.
 
-Gradio shows the docstrings and the types as the documentation of each endpoint: so annotations are no strings here.
+Gradio shows the docstrings and the types as the documentation of each endpoint.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ import gradio as gr
 from demo import batch, catalogue, comparison, service
 from demo.catalogue import AUTOMATIC
 from demo.errors import DemoError
-from demo.events import readable
+from demo.events import LIGHT, NETWORK, readable
 from demo.workspace import Workspace
 from mdrn.classical import CLASSICAL
 from mdrn.noise import MAX_NOISE_LEVEL
@@ -50,7 +50,7 @@ class Api:
         Returns:
             The restored image in the input's own format (PNG for AVIF), bit depth and size, and what was done.
         """
-        with self.workspace.made(_session(request)) as folder:
+        with self.workspace.made(request.session_hash or "") as folder:
             job = service.denoise(service.Asked(str(_given(image)), noise_level, model, strength), folder)
             result = service.write_result(job, strength, keep_metadata, as_png)
             service.keep_only(result)
@@ -84,7 +84,7 @@ class Api:
             A zip of the restored images, each in its input's own format and bit depth, and what became of each file.
         """
         options = {"strength": strength, "keep_metadata": keep_metadata, "as_png": as_png}
-        with self.workspace.made(_session(request)) as folder:
+        with self.workspace.made(request.session_hash or "") as folder:
             paths = [Path(each) for each in images or []]
             *_, lines = batch.denoise_files(paths, folder, noise_level, model, **options)
         if not any(line.result for line in lines):
@@ -120,10 +120,7 @@ class Api:
             seconds and parameters; and the methods that were left out because they are not made for this level.
         """
         made = comparison.compare(_given(image), noise_level, int(seed or 0), methods or [])
-        scores = [
-            {field.name: getattr(result, field.name) for field in dataclasses.fields(result) if field.name != "image"}
-            for result in made.results
-        ]
+        scores = [{name: value for name, value in vars(each).items() if name != "image"} for each in made.results]
         return {"scores": scores, "left_out": made.left_out}
 
     def networks(self) -> list[dict]:
@@ -131,15 +128,10 @@ class Api:
         return [dataclasses.asdict(network) for network in catalogue.networks()]
 
 
-def wire(api: Api, network: dict, light: dict) -> None:
-    """Make the endpoints, with fields that are never shown.
-
-    Args:
-        api: what they do.
-        network: queue options of those that run a network.
-        light: queue options of the others.
-    """
-    models = [AUTOMATIC, *catalogue.short_names(), *(n.id for n in catalogue.networks())]
+def wire(api: Api) -> None:
+    """Make the endpoints, with fields that are never shown."""
+    ids = [network.id for network in catalogue.networks()]
+    models = [AUTOMATIC, *catalogue.short_names(), *ids]
     with gr.Column(visible=False):
         one = gr.File(label="image", file_types=service.accepted())
         several = gr.File(label="images", file_types=service.accepted(), file_count="multiple")
@@ -153,24 +145,18 @@ def wire(api: Api, network: dict, light: dict) -> None:
         noise = [
             gr.Number(25, label="noise_level", minimum=0, maximum=comparison.LEVELS[-1]),
             gr.Number(0, label="seed", precision=0, minimum=0),
-            gr.Dropdown(
-                [*(n.id for n in catalogue.networks()), *CLASSICAL], value=[], multiselect=True, label="methods"
-            ),
+            gr.Dropdown([*ids, *CLASSICAL], value=[], multiselect=True, label="methods"),
         ]
         result, archive, facts = gr.File(label="restored"), gr.File(label="zip"), gr.JSON(label="facts")
         button = gr.Button()
-        button.click(api.denoise, [one, *settings], [result, facts], api_name="denoise", **network)
-        button.click(api.denoise_files, [several, *settings], [archive, facts], api_name="denoise_files", **network)
-        button.click(api.compare, [one, *noise], facts, api_name="compare", **network)
-        button.click(api.estimate, one, facts, api_name="estimate", **light)
-    gr.api(api.networks, api_name="networks", **light)
+        button.click(api.denoise, [one, *settings], [result, facts], api_name="denoise", **NETWORK)
+        button.click(api.denoise_files, [several, *settings], [archive, facts], api_name="denoise_files", **NETWORK)
+        button.click(api.compare, [one, *noise], facts, api_name="compare", **NETWORK)
+        button.click(api.estimate, one, facts, api_name="estimate", **LIGHT)
+    gr.api(api.networks, api_name="networks", **LIGHT)
 
 
 def _given(image: str | None) -> Path:
     if image is None:
         raise DemoError("image: expected a file, got none")
     return Path(image)
-
-
-def _session(request: gr.Request) -> str:
-    return request.session_hash or ""

@@ -1,7 +1,5 @@
 """Denoise several uploads into one zip, without a page. It does not import Gradio."""
 
-from __future__ import annotations
-
 import dataclasses
 import zipfile
 from collections.abc import Callable, Iterator
@@ -20,21 +18,13 @@ ARCHIVE, REPORT = "denoised.zip", "report.csv"
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """What became of one file.
+    """What became of one file."""
 
-    Args:
-        file: its name as uploaded.
-        result: its name in the zip; empty if there is none.
-        noise_level: the level that was removed, on the 8-bit scale.
-        seconds: time of estimate and network.
-        note: what kind of image it is, or why there is no result.
-    """
-
-    file: str
-    result: str
-    noise_level: float | None
-    seconds: float | None
-    note: str
+    file: str  # its name as uploaded
+    result: str  # its name in the zip; empty if there is none
+    noise_level: float | None  # the level that was removed, on the 8-bit scale
+    seconds: float | None  # time of estimate and network
+    note: str  # what kind of image it is, or why there is no result
 
 
 def denoise_files(

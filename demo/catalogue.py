@@ -1,7 +1,5 @@
 """The released networks as the page offers them: a name for people, an id for researchers."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools
@@ -27,21 +25,13 @@ _TITLES = {
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """A released network as the page shows it.
+    """A released network as the page shows it."""
 
-    Args:
-        id: its released id.
-        parameters: how many it has.
-        channels: 1 for grey, 3 for colour.
-        noise_level: lowest and highest level it was trained for, on the 8-bit scale.
-        strategy: how it was trained.
-    """
-
-    id: str
-    parameters: int
-    channels: int
-    noise_level: tuple[float, float]
-    strategy: str
+    id: str  # its released id
+    parameters: int  # how many it has
+    channels: int  # 1 for grey, 3 for colour
+    noise_level: tuple[float, float]  # lowest and highest level it was trained for, on the 8-bit scale
+    strategy: str  # how it was trained
 
     @property
     def size(self) -> str:
@@ -102,12 +92,11 @@ def find(model: str) -> Network:
     Raises:
         DemoError: if no such network is released.
     """
-    name = short_names().get(model, model)
-    for network in networks():
-        if network.id == name:
-            return network
-    known = ", ".join([AUTOMATIC, *short_names(), *(network.id for network in networks())])
-    raise DemoError(f"model: expected one of {known}, got {model!r}")
+    name, known = short_names().get(model, model), {network.id: network for network in networks()}
+    if name not in known:
+        names = ", ".join([AUTOMATIC, *short_names(), *known])
+        raise DemoError(f"model: expected one of {names}, got {model!r}")
+    return known[name]
 
 
 def model_argument(model: str | None) -> str | None:
@@ -126,8 +115,3 @@ def choices() -> list[tuple[str, str]]:
         inference.default_model(1)
         named.insert(0, ("Automatic", AUTOMATIC))
     return named
-
-
-def exact_choices() -> list[tuple[str, str]]:
-    """Return what the picker under Advanced offers: (id, id), after the one that leaves it to the name above."""
-    return [("The best of the kind chosen above", ""), *((network.id, network.id) for network in networks())]

@@ -1,7 +1,5 @@
 """Compare denoisers on a clean image with noise added: what the Compare tab does, without its page. No Gradio here."""
 
-from __future__ import annotations
-
 import dataclasses
 import time
 from collections.abc import Callable
@@ -28,42 +26,25 @@ _LARGEST_SEED = 2**32 - 1
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What one method made of the noisy image, and how close it came.
+    """What one method made of the noisy image, and how close it came."""
 
-    Args:
-        method: 'noisy', the name of a classical method, or the id of a network.
-        image: 8-bit result.
-        psnr: in dB; infinite for equal images.
-        ssim: at most 1; None for images under 11 pixels a side.
-        lpips: perceptual distance, lower is closer; None where its network is not at hand.
-        seconds: time it took; None for the noisy image itself.
-        parameters: of a network; None for other methods.
-    """
-
-    method: str
-    image: np.ndarray
-    psnr: float
-    ssim: float | None
-    lpips: float | None
-    seconds: float | None
-    parameters: int | None
+    method: str  # 'noisy', the name of a classical method, or the id of a network
+    image: np.ndarray  # 8-bit result
+    psnr: float  # in dB; infinite for equal images
+    ssim: float | None  # at most 1; None for images under 11 pixels a side
+    lpips: float | None  # perceptual distance, lower is closer; None where its network is not at hand
+    seconds: float | None  # time it took; None for the noisy image itself
+    parameters: int | None  # of a network; None for other methods
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """A clean image and what each method made of its noisy version.
+    """A clean image and what each method made of its noisy version."""
 
-    Args:
-        clean: 8-bit image, its middle `MAX_SIDE` x `MAX_SIDE` pixels at most.
-        cropped: whether it was larger.
-        results: the noisy image first.
-        left_out: networks that are not trained for this level.
-    """
-
-    clean: np.ndarray
-    cropped: bool
-    results: list[Result]
-    left_out: list[str]
+    clean: np.ndarray  # 8-bit image, its middle `MAX_SIDE` x `MAX_SIDE` pixels at most
+    cropped: bool  # whether it was larger
+    results: list[Result]  # the noisy image first
+    left_out: list[str]  # networks that are not trained for this level
 
 
 def photographs() -> dict[str, Path]:

@@ -1,7 +1,5 @@
 """What a visitor is told when something goes wrong: the library's line for programs, a sentence for people."""
 
-from __future__ import annotations
-
 import contextlib
 import re
 from collections.abc import Iterator
@@ -27,11 +25,9 @@ _SENTENCES = (  # what the library's line says -> what a person is told; {kind} 
 
 
 class DemoError(ValueError):
-    """Something the visitor can put right; its message may be shown as it is.
+    """Something the visitor can put right; its message, for programs and reports, may be shown as it is.
 
-    Args:
-        message: for programs and reports.
-        kind: the file's suffix, such as 'PNG', if a file is at fault.
+    `kind` is the file's suffix, such as 'PNG', if a file is at fault.
     """
 
     def __init__(self, message: str, kind: str = "file") -> None:
@@ -49,6 +45,8 @@ class DemoError(ValueError):
 
 class Stopped(Exception):
     """The visitor asked for the work to stop."""
+
+    sentence = "Stopped."
 
 
 @contextlib.contextmanager

@@ -3,14 +3,13 @@
 Only `demo.ui` and the tabs use it.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import threading
 from collections.abc import Callable, Iterator
 
 import gradio as gr
+import pandas as pd
 
 from demo import catalogue, service
 from demo.errors import DemoError, Stopped
@@ -29,10 +28,9 @@ NEWEST = {"trigger_mode": "always_last", **QUIET, **LIGHT, **PRIVATE}
 WRITING = {"trigger_mode": "always_last", "concurrency_id": "writing", "concurrency_limit": 1, **QUIET, **PRIVATE}
 STAMPED = "(_, ...values) => [performance.now(), ...values]"  # in the browser: when an event was sent
 PICTURE = {"format": "png", "type": "filepath", "interactive": False, "buttons": ["fullscreen"]}
+_DECIMALS = {"PSNR": 2, "SSIM": 4, "LPIPS": 4, "Seconds": 2, "Params": 2, "Size": 2, "Time": 1}  # in tables
 _LEVEL_HINT = "A camera's photograph: around 12. 25 is plain to see, 50 is heavy."
 _STRENGTH_HINT = "Texture lost: less. Noise left: more than 1, or a higher level under Advanced."
-HOLD = "Hold for the original (O)"
-STOPPED = "Stopped."
 DISABLE = "() => ({__type__: 'update', interactive: false})"  # in the browser, before the server has answered
 
 
@@ -120,53 +118,47 @@ class Tab:
         self.workspace = workspace
         self.stops, self.newest = Stops(), Newest()
 
+    def wire_newest(self, stamp: gr.Number, controls: list, make: Callable = tuple) -> None:
+        """Wire that a session's newest values are known at once, also while work for older ones goes on.
 
-def wire_newest(newest: Newest, stamp: gr.Number, controls: list, make: Callable = tuple) -> None:
-    """Wire that a session's newest values are known at once, also while work for older ones goes on.
+        `stamp` is a hidden field that the browser fills in, `controls` are all of the tab that its answers depend on,
+        and `make` makes of their values what the handlers compare.
+        """
 
-    Args:
-        newest: notes them.
-        stamp: a hidden field, filled in by the browser.
-        controls: all of a tab that its answers depend on.
-        make: makes of the values what the tab's handlers compare.
-    """
+        def note(request: gr.Request, stamp: float, *values) -> None:
+            self.newest.note(request, stamp, make(values))
 
-    def note(request: gr.Request, stamp: float, *values) -> None:
-        newest.note(request, stamp, make(values))
+        triggers = [each.change for each in controls]
+        gr.on(triggers, note, [stamp, *controls], None, js=STAMPED, **EACH)
 
-    triggers = [each.change for each in controls]
-    gr.on(triggers, note, [stamp, *controls], None, js=STAMPED, **EACH)
+    def wire_run(
+        self, triggers: list, work: Callable, inputs: list, outputs: list, buttons: tuple, line: gr.Markdown, shown
+    ) -> None:
+        """Wire the main button and Stop, `buttons`: each works exactly while the other one makes no sense.
+
+        `work` runs the network when one of `triggers` fires. Its first input is the stamp; its outputs are `line`,
+        which is for messages, and then `outputs`. The component `shown` shows its progress.
+        """
+        start, stop = buttons
+
+        def buttons_for(working: bool):
+            return gr.update(interactive=not working), gr.update(interactive=working)
+
+        def end(request: gr.Request):
+            self.stops.stop(request.session_hash)
+            return *buttons_for(False), notice(Stopped.sentence)
+
+        begun = gr.on(triggers, lambda: (*buttons_for(True), notice()), None, [start, stop, line], **AT_ONCE)
+        running = begun.then(work, inputs, [line, *outputs], js=STAMPED, show_progress_on=shown, **NETWORK, **PRIVATE)
+        running.then(lambda: buttons_for(False), None, [start, stop], **AT_ONCE)
+        stop.click(end, None, [start, stop, line], cancels=[running], **AT_ONCE)
 
 
-def wire_run(
-    triggers: list, work: Callable, inputs: list, outputs: list, buttons: tuple, line: gr.Markdown, stops: Stops,
-    shown: gr.components.Component,
-) -> None:  # fmt: skip
-    """Wire a tab's main button and Stop: each works exactly while the other one makes no sense.
-
-    Args:
-        triggers: what starts the work.
-        work: runs the network; its first input is the stamp, its first output `line`.
-        inputs: of `work`.
-        outputs: of `work`, after `line`.
-        buttons: the main one and Stop.
-        line: for messages.
-        stops: ends it.
-        shown: where progress is shown.
-    """
-    start, stop = buttons
-
-    def buttons_for(working: bool):
-        return gr.update(interactive=not working), gr.update(interactive=working)
-
-    def end(request: gr.Request):
-        stops.stop(request.session_hash)
-        return *buttons_for(False), notice(STOPPED)
-
-    begun = gr.on(triggers, lambda: (*buttons_for(True), notice()), None, [start, stop, line], **AT_ONCE)
-    running = begun.then(work, inputs, [line, *outputs], js=STAMPED, show_progress_on=shown, **NETWORK, **PRIVATE)
-    running.then(lambda: buttons_for(False), None, [start, stop], **AT_ONCE)
-    stop.click(end, None, [start, stop, line], cancels=[running], **AT_ONCE)
+def styled(frame: pd.DataFrame):
+    """Give every number of a table the decimals of its column's first word: 30.1 dB is 30.10."""
+    words = {name: name.partition(" ")[0].rstrip(",") for name in frame}
+    formats = {name: f"{{:.{_DECIMALS[word]}f}}" for name, word in words.items() if word in _DECIMALS}
+    return frame.style.format(formats, na_rep="–")
 
 
 def strength_slider(elem_id: str, **layout: int) -> gr.Slider:
@@ -185,11 +177,12 @@ def network_picker(elem_id: str) -> gr.Dropdown:
 
 def advanced(elem_id: str) -> list:
     """Make the controls that most people leave alone: estimate or level, exact network, metadata and format."""
+    ids = [("The best of the kind chosen above", ""), *((network.id, network.id) for network in catalogue.networks())]
     with gr.Accordion("Advanced", open=False, elem_id=elem_id):
         with gr.Row(equal_height=True):
             automatic = gr.Checkbox(True, label="Estimate the noise level", min_width=140, elem_classes="automatic")
             level = gr.Slider(0, 75, 25, step=0.1, label="Noise level", info=_LEVEL_HINT, min_width=180)
-        exact = gr.Dropdown(catalogue.exact_choices(), value="", label="Exactly this network", filterable=False)
+        exact = gr.Dropdown(ids, value="", label="Exactly this network", filterable=False)
         with gr.Row():
             keep = gr.Checkbox(True, label="Keep metadata", info="camera, date, place", min_width=120)
             as_png = gr.Checkbox(False, label="Always PNG", info="lossless, also for JPEG", min_width=120)

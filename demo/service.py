@@ -5,8 +5,6 @@ strength runs no network, and the server's memory holds no visitor's image betwe
 `demo.catalogue` are the only ones of the page that call the library's inference.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools
@@ -29,19 +27,12 @@ NAME_LENGTH = 80
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """What a result was asked for; a result fits the page while the page asks for the same.
+    """What a result was asked for; a result fits the page while the page asks for the same."""
 
-    Args:
-        upload: path of the upload.
-        noise_level: on the 8-bit scale; None estimates it.
-        model: a released id or short name; `catalogue.AUTOMATIC` or None leaves the choice to the library.
-        strength: above 1 it multiplies the noise level; at 1 and below it mixes, for which no network runs.
-    """
-
-    upload: str
-    noise_level: float | None = None
-    model: str | None = None
-    strength: float = 1.0
+    upload: str  # path of the upload
+    noise_level: float | None = None  # on the 8-bit scale; None estimates it
+    model: str | None = None  # a released id or short name; `catalogue.AUTOMATIC` or None leave it to the library
+    strength: float = 1.0  # above 1 it multiplies the noise level; at 1 and below it mixes, for which no network runs
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "strength", max(1.0, self.strength))
@@ -49,33 +40,19 @@ class Asked:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A denoised image on disk, from which everything the page shows is made.
+    """A denoised image on disk, from which everything the page shows is made."""
 
-    Args:
-        asked: what it was made from.
-        folder: holds the upload and the pixels before and after each stage.
-        source: the upload, under its own name.
-        kind: what `kind` says of the upload.
-        noise_level: the level that was removed.
-        estimated: whether it was estimated.
-        model: id of the network.
-        per_channel: whether a grey network restored the colours one by one.
-        stages: number of stages whose images are kept.
-        pixels: height times width.
-        seconds: time of estimate and network.
-    """
-
-    asked: Asked
-    folder: Path
-    source: Path
-    kind: str
-    noise_level: float
-    estimated: bool
-    model: str
-    per_channel: bool
-    stages: int
-    pixels: int
-    seconds: float
+    asked: Asked  # what it was made from
+    folder: Path  # holds the upload and the pixels before and after each stage
+    source: Path  # the upload, under its own name
+    kind: str  # what `kind` says of the upload
+    noise_level: float  # the level that was removed
+    estimated: bool  # whether it was estimated
+    model: str  # id of the network
+    per_channel: bool  # whether a grey network restored the colours one by one
+    stages: int  # number of stages whose images are kept
+    pixels: int  # height times width
+    seconds: float  # time of estimate and network
 
     def stage(self, index: int) -> np.ndarray:
         """Map the pixels after a stage, 0 for those of the upload; this counts as a use of the folder."""
@@ -128,12 +105,9 @@ def inspect(path: Path) -> tuple[files.ImageFile, float]:
 
 
 def denoise(asked: Asked, folder: Path, progress: Callable[[int, int], None] | None = None) -> Job:
-    """Denoise an upload, at strength 1 at least, and keep the result in `folder`.
+    """Denoise an upload, at strength 1 at least, and keep the result in `folder`, an empty one of this visitor's.
 
-    Args:
-        asked: the upload and the settings.
-        folder: an empty folder of this visitor's.
-        progress: called with (done, total) after each tile; it may raise `Stopped`.
+    `progress` is called with (done, total) after each tile; it may raise `Stopped`.
 
     Raises:
         DemoError: if file, level or network do not fit.

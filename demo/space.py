@@ -3,8 +3,6 @@
 The Space gets what the page needs and nothing else. Log in first with `hf auth login`, or set HF_TOKEN.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path
@@ -50,19 +48,12 @@ def contents(root: Path = ROOT) -> dict[str, Path]:
     return found | {path: root / source for path, source in RENAMED.items()}
 
 
-def upload(repo: str, api: HfApi, *, private: bool = False, root: Path = ROOT) -> str:
-    """Make the Space where it is missing, and replace its files by the demo's in one commit.
+def upload(repo: str, api: HfApi, *, private: bool = False) -> str:
+    """Make the Space 'user/name' where it is missing, and replace its files by the demo's in one commit.
 
-    Args:
-        repo: 'user/name'.
-        api: what talks to the Hub.
-        private: whether a new Space is visible to its owner alone.
-        root: the checkout.
-
-    Returns:
-        The Space's address.
+    A new Space that is private is visible to its owner alone. Returns the Space's address.
     """
-    files = contents(root)
+    files = contents()
     address = api.create_repo(repo, repo_type="space", space_sdk="gradio", private=private, exist_ok=True)
     old = set(api.list_repo_files(repo, repo_type="space")) - set(files) - set(_OURS_TO_KEEP)
     operations = [CommitOperationAdd(path, source) for path, source in files.items()]

@@ -1,7 +1,5 @@
 """The page: its tabs, its look and its limits. `app.py` calls this module."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 from pathlib import Path
@@ -14,8 +12,8 @@ import gradio as gr  # noqa: E402, after its telemetry is off and its files are 
 
 from demo import catalogue, comparison, service  # noqa: E402
 from demo.api import Api, wire  # noqa: E402
-from demo.events import AT_ONCE, LIGHT, NETWORK, notice  # noqa: E402
-from demo.tabs import about, benchmark, compare, denoise, files  # noqa: E402
+from demo.events import AT_ONCE, notice  # noqa: E402
+from demo.tabs import benchmark, compare, denoise, files  # noqa: E402
 from demo.workspace import KEEP_SECONDS, Workspace  # noqa: E402
 
 TITLE = "MDRN image denoising"
@@ -27,6 +25,9 @@ TABS = {
     "benchmark": "Benchmark",
     "about": "About",
 }
+NO_NETWORK = (
+    "No network is released with this copy yet: train one (`python -m mdrn train`) and put it in `mdrn/weights/`."
+)
 BAD_LINK = "This link asks for something that this page does not have, so it opened as usual."
 MAX_WAITING = 40
 _FOLDER = Path(__file__).parent
@@ -56,7 +57,7 @@ def build() -> gr.Blocks:
     first, several, scores = denoise.Denoise(workspace), files.Files(workspace), compare.Compare(workspace)
     ready = bool(catalogue.choices())
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(60, KEEP_SECONDS)) as page:
-        wire(Api(workspace), NETWORK, LIGHT)  # first, so that no other event takes its names
+        wire(Api(workspace))  # first, so that no other event takes its names
         gr.Markdown(INTRO)
         line = gr.Markdown(visible=False, elem_id="link-notice", elem_classes="notice")
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
@@ -70,7 +71,9 @@ def build() -> gr.Blocks:
             with opened["benchmark"]:
                 benchmark.layout()
             with opened["about"]:
-                about.layout()
+                networks = "\n".join(f"- {network.title}, {network}" for network in catalogue.networks()) or NO_NETWORK
+                about = (_FOLDER / "about.md").read_text(encoding="utf-8").replace("{networks}", networks)
+                gr.Markdown(about, elem_classes="reading")
         for name, tab in opened.items():
             tab.select(None, None, None, js=f"() => window.mdrnTab('{name}')", **AT_ONCE)
         linked = page.load(open_link, None, [tabs, line, *asked], **AT_ONCE)

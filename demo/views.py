@@ -4,8 +4,6 @@ A crop is the same part of the image in every view. Where nobody has chosen one,
 Pictures are written once, into the folder of the job; what is returned are their paths as strings, for Gradio.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -54,13 +52,17 @@ def stages(job: Job, spot: Spot | None) -> list[tuple[str, str]]:
 
 def window(job: Job, spot: Spot | None) -> tuple[tuple[slice, slice], str]:
     """Return the crop's rows and columns, and a name of the place."""
-    pixels = job.stage(0)
-    if spot is None:
-        spot = _where_it_differs(job)
-    sides = zip(pixels.shape[:2], (CROP_HEIGHT, CROP_WIDTH), (spot[1], spot[0]), strict=True)
-    starts = [(min(max(0, round(size * at) - side // 2), max(0, size - side)), side) for size, side, at in sides]
-    (top, height), (left, width) = starts
-    return (slice(top, top + height), slice(left, left + width)), f"_{left}_{top}"
+    at = part_at(job.stage(0).shape[:2], (CROP_HEIGHT, CROP_WIDTH), spot or _where_it_differs(job))
+    return at, f"_{at[1].start}_{at[0].start}"
+
+
+def part_at(shape: tuple[int, int], sides: tuple[int, int], spot: Spot) -> tuple[slice, slice]:
+    """Return the rows and columns around a spot, moved into the image; of one with fewer they end beyond it."""
+    found = []
+    for size, side, at in zip(shape, sides, spot[::-1], strict=True):
+        start = min(max(0, round(size * at) - side // 2), max(0, size - side))
+        found.append(slice(start, start + side))
+    return tuple(found)
 
 
 def navigator(job: Job, spot: Spot | None) -> str:

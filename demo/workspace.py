@@ -1,7 +1,5 @@
 """Folders for results that only their visitor can reach, and that do not outlive the visit. No Gradio."""
 
-from __future__ import annotations
-
 import contextlib
 import secrets
 import shutil
@@ -16,13 +14,10 @@ KEEP_SECONDS = 10 * 60
 
 
 class Workspace:
-    """Private folders of many sessions under one root.
+    """Private folders of many sessions under one root, where they are made.
 
     A folder's name is 128 random bits, because whoever knows a served file's path can read it. Folders go when their
     session ends, or `KEEP_SECONDS` after their last use.
-
-    Args:
-        root: where the folders are made.
     """
 
     def __init__(self, root: Path) -> None:

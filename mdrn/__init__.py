@@ -3,8 +3,6 @@
 The names are imported when they are first used, so that `mdrn --version` need not wait for torch.
 """
 
-from __future__ import annotations
-
 import importlib
 from typing import TYPE_CHECKING
 

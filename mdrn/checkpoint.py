@@ -4,8 +4,6 @@ The only door to weights: `load`. No pickle anywhere. `train` writes through thi
 the demo read through it.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import difflib
 import hashlib
@@ -286,11 +284,7 @@ def write_state(
 ) -> None:
     """Write the state of a training run into one file, atomically.
 
-    Args:
-        path: the file.
-        modules: by a name without a dot.
-        optimizer: its state goes in too.
-        facts: anything JSON can hold.
+    The modules are told apart by names without a dot; `facts` is anything that JSON can hold.
     """
     tensors: dict[str, torch.Tensor] = {}
     numbers: dict[str, float] = {}
@@ -320,16 +314,9 @@ def read_facts(path: Path) -> dict[str, Any]:
 def read_state(
     path: Path, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer, facts: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Put what `write_state` wrote back into modules and optimizer.
+    """Put what `write_state` wrote back into modules and optimizer, and return the file's facts.
 
-    Args:
-        path: the file.
-        modules: as they were written.
-        optimizer: as it was written.
-        facts: what the file's facts must agree with, as far as both have them.
-
-    Returns:
-        The file's facts.
+    `facts` is what they must agree with, as far as both have them.
 
     Raises:
         CheckpointError: if the file is damaged or its facts differ.

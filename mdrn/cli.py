@@ -4,8 +4,6 @@ Every option is declared here, and the small commands are carried out here; `mdr
 one. What takes long to import is imported when a command needs it, so that --version and --help answer at once.
 """
 
-from __future__ import annotations
-
 import argparse
 import math
 import os

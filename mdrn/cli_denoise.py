@@ -3,8 +3,6 @@
 It is apart from `mdrn.cli` because it is as long as all other commands, and imports what they need not wait for.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import dataclasses
@@ -68,9 +66,7 @@ class _Plan:
 def run(options: argparse.Namespace, fail: Callable[[str], int]) -> int:
     """Denoise what the options name, and go on after images that cannot be; return the exit code.
 
-    Args:
-        options: as `mdrn.cli` parses them.
-        fail: says in one line what went wrong.
+    `options` are as `mdrn.cli` parses them, and `fail` says in one line what went wrong.
     """
     from tqdm import tqdm
 

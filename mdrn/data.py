@@ -200,21 +200,13 @@ def _grey(image: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class PatchSource:
-    """Images held in memory as uint8, side by side in one tensor, from which batches of patches are gathered.
+    """Images held in memory as uint8, side by side in one tensor, from which batches of patches are gathered."""
 
-    Args:
-        pixels: (N, C) uint8, all images row by row.
-        offsets: (K,) index of each image's first pixel.
-        heights: (K,) in pixels.
-        widths: (K,) in pixels.
-        digest: SHA-256 of sizes and pixels: what the network was trained on.
-    """
-
-    pixels: torch.Tensor
-    offsets: torch.Tensor
-    heights: torch.Tensor
-    widths: torch.Tensor
-    digest: str
+    pixels: torch.Tensor  # (N, C) uint8, all images row by row
+    offsets: torch.Tensor  # (K,) index of each image's first pixel
+    heights: torch.Tensor  # (K,) in pixels
+    widths: torch.Tensor  # (K,) in pixels
+    digest: str  # SHA-256 of sizes and pixels: what the network was trained on
 
     @classmethod
     def from_images(cls, images: list[np.ndarray], device: str | torch.device = "cpu") -> PatchSource:
@@ -263,18 +255,12 @@ class PatchSource:
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """What a training step sees.
+    """What a training step sees."""
 
-    Args:
-        clean: (B, C, P, P) in [0, 1].
-        noisy: the same with noise, not clipped, channels last.
-        sigma: (B,), or (B, 1, P, P) where levels differ across patches.
-        answers: what a teacher makes of them, by the key of what it was shown (see `mdrn.distill.View`).
-    """
-
-    clean: torch.Tensor
-    noisy: torch.Tensor
-    sigma: torch.Tensor
+    clean: torch.Tensor  # (B, C, P, P) in [0, 1]
+    noisy: torch.Tensor  # the same with noise, not clipped, channels last
+    sigma: torch.Tensor  # (B,), or (B, 1, P, P) where levels differ across patches
+    # what a teacher makes of them, by the key of what it was shown, see `mdrn.distill.View`
     answers: Mapping[str, torch.Tensor] = dataclasses.field(default_factory=dict)
 
 

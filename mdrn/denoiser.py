@@ -5,8 +5,6 @@
 `MdrnError` is here because everything else builds on this module.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Protocol
 

@@ -3,8 +3,6 @@
 On top of the library: nothing in `mdrn` imports this module.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import tempfile
 from collections.abc import Sequence

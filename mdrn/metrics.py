@@ -4,8 +4,6 @@ All metrics compare 8-bit images: float outputs go through `to_uint8` first, as 
 NumPy alone; SSIM imports scikit-image and LPIPS imports lpips when called.
 """
 
-from __future__ import annotations
-
 import functools
 import importlib.util
 import os

@@ -1,7 +1,5 @@
 """The Compare tab: noise is added to a clean image, each method takes it out, and the results are scored against it."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 from operator import itemgetter
@@ -12,10 +10,10 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw
 
-from demo import comparison, events, service
+from demo import comparison, events, service, views
 from demo.comparison import Comparison, Result
 from demo.errors import DemoError, Stopped
-from demo.events import AT_ONCE, LIGHT, NEWEST, PICTURE, PRIVATE, QUIET, STAMPED, notice
+from demo.events import AT_ONCE, LIGHT, NEWEST, PICTURE, PRIVATE, QUIET, STAMPED, notice, styled
 from mdrn import files, metrics
 
 _PROGRESS = gr.Progress()
@@ -27,23 +25,14 @@ _HINT = "Noise is added to a clean image, each method takes it out, and the resu
 
 @dataclasses.dataclass(frozen=True, eq=False)  # Gradio hashes states, and a table has no hash
 class Made:
-    """A comparison on disk.
+    """A comparison on disk."""
 
-    Args:
-        asked: the values of the controls that it was made from.
-        folder: holds a picture of each method.
-        scores: the table.
-        note: what the scores are of.
-        captions: method -> what is written under its picture; 'clean' and 'noisy' are methods here.
-        best: the method with the highest PSNR.
-    """
-
-    asked: tuple
-    folder: Path
-    scores: pd.DataFrame
-    note: str
-    captions: dict[str, str]
-    best: str
+    asked: tuple  # the values of the controls that it was made from
+    folder: Path  # holds a picture of each method
+    scores: pd.DataFrame  # the table
+    note: str  # what the scores are of
+    captions: dict[str, str]  # method -> what is written under its picture; 'clean' and 'noisy' are methods here
+    best: str  # the method with the highest PSNR
 
 
 class Compare(events.Tab):
@@ -70,9 +59,7 @@ class Compare(events.Tab):
             with self.workspace.made(session) as folder:
                 link = None if image else comparison.link(photograph, level, int(seed or 0), ordered)
                 kept = keep(made, folder, _asked(*values), describe(made, level, link))
-        except Stopped:
-            return self.newest.only(request, values, (notice(events.STOPPED), *[gr.skip()] * 3))
-        except DemoError as error:
+        except (DemoError, Stopped) as error:
             return self.newest.only(request, values, (notice(error.sentence), *[gr.skip()] * 3))
         names = [("clean", "clean"), *((comparison.name_of(each.method), each.method) for each in made.results)]
         answer = notice(), kept, gr.Dropdown(names, value="noisy"), gr.Dropdown(names, value=kept.best)
@@ -89,13 +76,14 @@ class Compare(events.Tab):
         os.utime(made.folder)
         place = spot[1:] if spot and spot[0] == made.asked else (0.5, 0.5)
         chosen = [name if name in made.captions else "clean" for name in (left, right)]
-        pair = tuple(str(enlarged(made, name, place)) for name in chosen)
+        with Image.open(made.folder / "clean.png") as clean:
+            part = views.part_at(clean.size[::-1], (_CROP, _CROP), place)
+        pair = tuple(str(enlarged(made, name, part)) for name in chosen)
         pictures, errors = (
             [(str(made.folder / f"{kind}{name}.png"), caption) for name, caption in made.captions.items()]
             for kind in ("", "error_")
         )
-        where = outlined(made, place)
-        answer = styled(made.scores), made.note, pair, str(where), pictures, errors[1:]
+        answer = styled(made.scores), made.note, pair, str(outlined(made, part)), pictures, errors[1:]
         return self.newest.only(request, values, answer)
 
     def offer(self, request: gr.Request, stamp: float, *values):
@@ -135,37 +123,27 @@ def keep(made: Comparison, folder: Path, asked: tuple, note: str) -> Made:
     return Made(asked, folder, scores(made.results), note, captions, best)
 
 
-def enlarged(made: Made, method: str, place: tuple[float, float]) -> Path:
+def enlarged(made: Made, method: str, part: tuple[slice, slice]) -> Path:
     """Write the chosen part of a method's picture, each pixel as a block."""
-    rows, columns = _part(made, place)
+    rows, columns = part
     path = made.folder / f"part_{method}_{columns.start}_{rows.start}.png"
     if not path.exists():
-        part = files.read_image(made.folder / f"{method}.png").pixels[rows, columns]
-        _write(path, part.repeat(_SCALE, axis=0).repeat(_SCALE, axis=1))
+        pixels = files.read_image(made.folder / f"{method}.png").pixels[part]
+        _write(path, pixels.repeat(_SCALE, axis=0).repeat(_SCALE, axis=1))
     return path
 
 
-def outlined(made: Made, place: tuple[float, float]) -> Path:
+def outlined(made: Made, part: tuple[slice, slice]) -> Path:
     """Write the clean image with the chosen part outlined."""
-    rows, columns = _part(made, place)
+    rows, columns = part
     path = made.folder / f"where_{columns.start}_{rows.start}.png"
     if not path.exists():
         with Image.open(made.folder / "clean.png") as clean:
             image = clean.convert("RGB")
-        box = [columns.start, rows.start, columns.stop - 1, rows.stop - 1]
+        box = [columns.start, rows.start, min(columns.stop, image.width) - 1, min(rows.stop, image.height) - 1]
         ImageDraw.Draw(image).rectangle(box, outline="white", width=3)
         image.save(path)
     return path
-
-
-def _part(made: Made, place: tuple[float, float]) -> tuple[slice, slice]:
-    with Image.open(made.folder / "clean.png") as clean:
-        width, height = clean.size
-    starts = [
-        min(max(0, round(size * at) - _CROP // 2), max(0, size - _CROP))
-        for size, at in zip((height, width), place[::-1], strict=True)
-    ]
-    return tuple(slice(at, min(size, at + _CROP)) for at, size in zip(starts, (height, width), strict=True))
 
 
 def _write(path: Path, image: np.ndarray) -> None:
@@ -190,12 +168,6 @@ def scores(results: list[Result]) -> pd.DataFrame:
         rows.append((comparison.name_of(each.method), each.psnr, each.ssim, each.lpips, each.seconds, millions))
     frame = pd.DataFrame(rows, columns=COLUMNS).sort_values("PSNR, dB", ascending=False)
     return frame.drop(columns="LPIPS") if frame["LPIPS"].isna().all() else frame
-
-
-def styled(frame: pd.DataFrame):
-    """Give every number its decimals: 30.1 dB is 30.10."""
-    decimals = dict(zip(COLUMNS[1:], (2, 4, 4, 2, 2), strict=True))
-    return frame.style.format({name: f"{{:.{decimals[name]}f}}" for name in frame.columns[1:]}, na_rep="–")
 
 
 def describe(made: Comparison, level: int, link: str | None) -> str:
@@ -267,7 +239,7 @@ def layout(tab: gr.Tab, handlers: Compare) -> list:
                     label = f"Absolute error, one scale: black 0, white {255 // comparison.DIFFERENCE_GAIN + 1} or more"
                     differences = gr.Gallery(label=label, elem_id="compare-differences", **gallery)
     asked = [image, photograph, level, seed, methods]
-    events.wire_newest(handlers.newest, stamp, asked)
+    handlers.wire_newest(stamp, asked)
     looked, shown = [made, left, right, spot], [table, note, pair, where, images, differences]
     show = {"fn": handlers.show, "inputs": [stamp, *looked, *asked], "outputs": shown, "js": STAMPED, **NEWEST}
     gr.on([each.change for each in (*looked, seed, methods)], **show)
@@ -276,5 +248,5 @@ def layout(tab: gr.Tab, handlers: Compare) -> list:
     where.select(handlers.place, made, spot, **QUIET, **LIGHT, **PRIVATE)
     tab.select(lambda: "first visit", None, go, **AT_ONCE)
     begin, sent = [start.click, go.change], [stamp, *asked]
-    events.wire_run(begin, handlers.compare, sent, [made, left, right], (start, stop), line, handlers.stops, table)
+    handlers.wire_run(begin, handlers.compare, sent, [made, left, right], (start, stop), line, table)
     return [photograph, level, seed, methods]

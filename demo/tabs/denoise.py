@@ -4,8 +4,6 @@ All that is shown is a function of the controls and the last job (`Denoise.show`
 change: so the download is always what the controls say, and there is none while they ask for what has not been made.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import os
@@ -27,7 +25,6 @@ EXAMPLES = [  # a photograph first, for that is what most people bring
 ]
 VIEWS = ("crop", "whole", "removed", "stages")
 STRENGTHS = {"Light": 0.5, "Medium": 0.75, "Strong (recommended)": 1.0}
-CHOOSE = "Choose an image: upload one, or take an example."
 AGAIN = "**Denoise** makes the result for this image and these settings."
 IMAGE, ASKED = attrgetter("image"), attrgetter("asked")  # what each answer depends on
 FILE = attrgetter("asked", "strength", "keep", "as_png")
@@ -35,7 +32,6 @@ LOOK = attrgetter("asked", "strength", "view", "place", "thumbnail")
 _PROGRESS = gr.Progress()
 _LABEL = 26  # pixels, above a picture
 _SCROLL = "() => { if (innerWidth < 640) document.getElementById('result').scrollIntoView(); }"
-_NAVIGATOR = "Click to choose the part shown at 100 %"
 
 
 class Controls(NamedTuple):
@@ -110,14 +106,12 @@ class Denoise(events.Tab):
 
         try:
             if asked is None:
-                raise DemoError(CHOOSE)
+                raise DemoError("Choose an image: upload one, or take an example.")
             with told_to_the_visitor():
                 os.utime(asked.upload)
             with self.workspace.made(session) as folder, self.stops.watch(session, report) as step:
                 made = service.denoise(asked, folder, step)
-        except Stopped:
-            said = events.STOPPED
-        except DemoError as error:
+        except (DemoError, Stopped) as error:
             said = error.sentence
         else:
             if job is not None:
@@ -201,8 +195,8 @@ def layout(page: gr.Blocks, handlers: Denoise, ready: bool) -> None:
                 start = gr.Button("Denoise", variant="primary", interactive=ready, scale=3, elem_id="start")
                 stop = gr.Button("Stop", interactive=False, scale=1, min_width=80, elem_id="stop")
             navigator = gr.Image(
-                label=_NAVIGATOR, height=180, show_label=True, alt_text="Your image; the frame is the part at 100 %",
-                elem_id="navigator", **{**PICTURE, "buttons": []},
+                label="Click to choose the part shown at 100 %", height=180, show_label=True, elem_id="navigator",
+                alt_text="Your image; the frame is the part at 100 %", **{**PICTURE, "buttons": []},
             )  # fmt: skip
             about = gr.Markdown(elem_id="about-image")
             examples = gr.Dataset(
@@ -223,14 +217,14 @@ def layout(page: gr.Blocks, handlers: Denoise, ready: bool) -> None:
                 download = gr.DownloadButton(
                     "Download", interactive=False, variant="primary", scale=2, min_width=200, elem_id="download"
                 )
-                gr.Button(events.HOLD, scale=1, min_width=200, elem_id="original")
+                gr.Button("Hold for the original (O)", scale=1, min_width=200, elem_id="original")
             done = gr.Markdown(elem_id="summary")
 
     file = [image, network, *further, strength]
     controls = [*file, view, spot, seen]
     changed = [each.change for each in (job, *file)]
     disabled = gr.on(changed, None, None, download, js=DISABLE, **EACH)
-    events.wire_newest(handlers.newest, stamp, controls, Controls._make)
+    handlers.wire_newest(stamp, controls, Controls._make)
     sent = [stamp, job, *controls]
     triggers = [*changed, view.change, spot.change, seen.change]
     gr.on(triggers, handlers.show, sent, [done, navigator, *panes], js=STAMPED, **NEWEST)
@@ -250,7 +244,7 @@ def layout(page: gr.Blocks, handlers: Denoise, ready: bool) -> None:
     if ready:
         page.load(handlers.take_first, None, [image, go], **AT_ONCE)
     begin = [start.click, go.change]
-    events.wire_run(begin, handlers.denoise, sent, [job], (start, stop), line, handlers.stops, panes[0])
+    handlers.wire_run(begin, handlers.denoise, sent, [job], (start, stop), line, panes[0])
 
 
 def _panes():

@@ -1,7 +1,5 @@
 """The Several files tab: many uploads in, one zip out."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,9 +47,7 @@ class Files(events.Tab):
                 for lines in batch.denoise_files(paths, folder, wanted, exact or network, progress=step, **options):
                     done = len(lines)
                     yield only(notice(), gr.skip(), as_table(lines, paths))
-        except Stopped:
-            yield only(notice(events.STOPPED), gr.skip(), None)
-        except DemoError as error:
+        except (DemoError, Stopped) as error:
             yield only(notice(error.sentence), gr.skip(), None)
         else:
             yield only(notice(), (values, str(folder / batch.ARCHIVE), lines), as_table(lines, paths))
@@ -101,9 +97,9 @@ def layout(handlers: Files, ready: bool) -> None:
                 column_widths=["32%", "50%", "18%"], elem_id="files-table",
             )  # fmt: skip
     controls = [images, network, *further, strength]
-    events.wire_newest(handlers.newest, stamp, controls)
+    handlers.wire_newest(stamp, controls)
     triggers = [each.change for each in (made, *controls)]
     gr.on(triggers, None, None, download, js=DISABLE, **EACH)
     gr.on(triggers, handlers.show, [stamp, made, *controls], [download, done, table], js=STAMPED, **NEWEST)
     buttons, sent = (start, stop), [stamp, *controls]
-    events.wire_run([start.click], handlers.denoise, sent, [made, table], buttons, line, handlers.stops, table)
+    handlers.wire_run([start.click], handlers.denoise, sent, [made, table], buttons, line, table)

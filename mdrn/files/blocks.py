@@ -4,8 +4,6 @@ Reading and writing alone import this module. libvips and Pillow keep some block
 what is to come back as it was is copied here, byte for byte.
 """
 
-from __future__ import annotations
-
 import re
 import struct
 import zlib

@@ -3,8 +3,6 @@
 Reading and writing both build on this module.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field

@@ -4,8 +4,6 @@ Pillow reads BMP. For the others libvips (pyvips) reads what Pillow cannot hold 
 TIFF) and refuses damaged files.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import warnings
@@ -16,17 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from mdrn.files import blocks, tags
-from mdrn.files.formats import (
-    START,
-    VIPS_TYPES,
-    ImageFile,
-    ImageFileError,
-    check_float,
-    last_line,
-    readable_errors,
-    sniff,
-)
+from mdrn.files import blocks, formats, tags
+from mdrn.files.formats import ImageFile, ImageFileError
 
 MAX_PIXELS = 500_000_000  # default limit of all pages of a file together: 1.5 GB as 8-bit RGB
 
@@ -88,7 +77,7 @@ def open_pages(source: str | Path | bytes, *, max_pixels: int | None = None) -> 
         [(2, 3), (3, 2)]
     """
     name = "image data" if isinstance(source, bytes) else str(source)
-    with readable_errors(name, "check the path, and that it is a file you may read"):
+    with formats.readable_errors(name, "check the path, and that it is a file you may read"):
         data, kind = _read_source(source, name)
     numbers, directories = _list_pages(data, name) if kind == "tiff" else ((0,), [])
     return Pages(name, kind, MAX_PIXELS if max_pixels is None else max_pixels, data, numbers, directories)
@@ -126,7 +115,7 @@ def format_of(path: str | Path) -> str | None:
     """Return what a file would be written back as, by its content; None if it cannot be read or is no image."""
     try:
         with Path(path).open("rb") as file:
-            kind = sniff(file.read(START), str(path))
+            kind = formats.sniff(file.read(formats.START), str(path))
     except (OSError, ValueError):
         return None
     return "png" if kind == "heif" else kind
@@ -135,14 +124,14 @@ def format_of(path: str | Path) -> str | None:
 def _read_source(source: str | Path | bytes, name: str) -> tuple[bytes, str]:
     """Return the bytes and what their first ones announce; foreign files are not read to the end."""
     if isinstance(source, bytes):
-        return source, sniff(source, name)
+        return source, formats.sniff(source, name)
     path = Path(source)
     if path.is_dir():
         raise ImageFileError(f"{name}: expected an image file, got a folder; name one image")
     if path.exists() and not path.is_file():
         raise ImageFileError(f"{name}: expected an image file, got a device or pipe; save it to a file first")
     with path.open("rb") as file:
-        kind = sniff(file.read(START), name)
+        kind = formats.sniff(file.read(formats.START), name)
         file.seek(0)
         return file.read(), kind
 
@@ -177,11 +166,11 @@ def _one_clear_line(name: str, kind: str) -> Iterator[None]:
         if kind == "heif":
             raise ImageFileError(
                 f"{name}: expected an AVIF or HEIC image that libvips can decode here, got one that it cannot "
-                f"({last_line(error)}); convert it to PNG, for example with heif-convert or ImageMagick"
+                f"({formats.last_line(error)}); convert it to PNG, for example with heif-convert or ImageMagick"
             ) from error
         raise ImageFileError(
             f"{name}: expected a whole {kind.upper()} image, got one that is truncated, damaged or of an unsupported "
-            f"kind ({last_line(error)}); get a fresh copy, or save it again as 8 or 16-bit PNG"
+            f"kind ({formats.last_line(error)}); get a fresh copy, or save it again as 8 or 16-bit PNG"
         ) from error
 
 
@@ -207,7 +196,7 @@ def _decode_with_vips(data: bytes, kind: str, name: str, limit: int, page: int, 
     pixels = image.numpy()
     pixels = pixels.reshape((image.height, image.width, image.bands)[: 2 if image.bands == 1 else 3])
     if pixels.dtype == np.float32:
-        check_float(pixels, name)
+        formats.check_float(pixels, name)
     if kind == "heif":
         pixels = _over_whole_range(pixels, fields.get("bits-per-sample", 8))
     orientation = 1 if kind == "heif" else fields.get("orientation", 1)
@@ -279,7 +268,7 @@ def _check_supported(fields: dict[str, Any], data: bytes, kind: str, directory: 
             f"{name}: expected grey or RGB, got CMYK; convert to RGB first, for example with ImageMagick: "
             "magick in.jpg -profile sRGB.icc out.png"
         )
-    if samples not in VIPS_TYPES.values():
+    if samples not in formats.VIPS_TYPES.values():
         raise ImageFileError(
             f"{name}: expected unsigned 8 or 16-bit or 32-bit float samples, got {samples}; convert to one of them"
         )

@@ -4,8 +4,6 @@ No library here writes EXIF into a 16-bit TIFF, so reading and writing, which al
 these. A directory is read as {tag: (type, little-endian bytes of the value, or a nested directory)}.
 """
 
-from __future__ import annotations
-
 import contextlib
 import struct
 import warnings

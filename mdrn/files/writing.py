@@ -4,8 +4,6 @@ libvips (pyvips) writes PNG and TIFF of any depth; Pillow writes BMP, JPEG and W
 byte for byte, and joins the pages of a TIFF, which libvips does for pages of one size alone.
 """
 
-from __future__ import annotations
-
 import io
 import os
 import secrets
@@ -19,18 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from mdrn.files import blocks, tags
-from mdrn.files.formats import (
-    MM_PER_INCH,
-    SUFFIXES,
-    VIPS_TYPES,
-    ImageFile,
-    ImageFileError,
-    check_float,
-    last_line,
-    readable_errors,
-    to_depth,
-)
+from mdrn.files import blocks, formats, tags
+from mdrn.files.formats import ImageFile, ImageFileError
 
 _HOLDS = {  # format -> sample types it can hold, and whether it can hold alpha
     "png": (("uint8", "uint16"), True),
@@ -86,7 +74,7 @@ def write_pages(
     """Write the pages of a TIFF, or the one of any file: `write_image` for several, which may differ in every way."""
     format = check_target(path, overwrite=overwrite)
     data = encode_pages(pages, format, like, depth=depth, keep_metadata=keep_metadata)
-    with readable_errors(str(path), _ADVICE):
+    with formats.readable_errors(str(path), _ADVICE):
         write_atomically(Path(os.path.realpath(path)), data)  # through a symbolic link instead of replacing it
 
 
@@ -110,10 +98,10 @@ def check_target(
     Raises:
         ImageFileError: if the name, the place or the kind of image does not fit.
     """
-    format = SUFFIXES.get(Path(path).suffix.lower())
+    format = formats.SUFFIXES.get(Path(path).suffix.lower())
     if format is None:
-        raise ImageFileError(f"{path}: expected a name ending in {', '.join(SUFFIXES)}; rename the output")
-    with readable_errors(str(path), _ADVICE):
+        raise ImageFileError(f"{path}: expected a name ending in {', '.join(formats.SUFFIXES)}; rename the output")
+    with formats.readable_errors(str(path), _ADVICE):
         target = Path(path)
         if target.is_dir():
             raise ImageFileError(f"{path}: expected a file name, got a folder; add a file name")
@@ -187,7 +175,7 @@ def encode_pages(
         shape = ready[0][0].shape
         raise ImageFileError(f"{format.upper()}: not enough memory to encode {shape}; cut it up") from error
     except Exception as error:  # pyvips.Error and whatever Pillow's encoders raise
-        raise ImageFileError(f"{format.upper()}: could not be encoded ({last_line(error)}); try PNG") from error
+        raise ImageFileError(f"{format.upper()}: could not be encoded ({formats.last_line(error)}); try PNG") from error
 
 
 def _without_metadata(like: ImageFile) -> ImageFile:
@@ -207,12 +195,12 @@ def _prepare(pixels: np.ndarray, like: ImageFile, format: str, depth: int | None
     shape, kind = pixels.shape, pixels.dtype.name
     if not (len(shape) == 2 or len(shape) == 3 and shape[2] in (2, 3, 4)) or 0 in shape:
         raise ImageFileError(f"pixels: expected (H, W), (H, W, 2), (H, W, 3) or (H, W, 4), got {shape}; reshape it")
-    if kind not in VIPS_TYPES:
+    if kind not in formats.VIPS_TYPES:
         raise ImageFileError(f"pixels: expected uint8, uint16 or float32, got {kind}; convert it")
     if depth not in (None, 8, 16):
         raise ImageFileError(f"depth: expected 8 or 16 bits, got {depth}")
     if kind == "float32":
-        check_float(pixels, "pixels")
+        formats.check_float(pixels, "pixels")
     lost = []
     if len(shape) == 3 and shape[2] in (2, 4) and not like.alpha and format != "tiff":
         pixels = pixels[..., 0] if shape[2] == 2 else pixels[..., :3]
@@ -224,7 +212,7 @@ def _prepare(pixels: np.ndarray, like: ImageFile, format: str, depth: int | None
     if depth or kind not in kinds:
         wanted = depth or 16
         held = wanted if f"uint{wanted}" in kinds else 8
-        converted = to_depth(pixels, held)
+        converted = formats.to_depth(pixels, held)
         if converted.dtype != pixels.dtype:
             like = _without_depth(like)
             if held != depth:
@@ -271,8 +259,8 @@ def _vips_options(pixels: np.ndarray, like: ImageFile) -> tuple[Any, str]:
     import pyvips
 
     height, width, channels = (*pixels.shape, 1)[:3]
-    image = pyvips.Image.new_from_memory(pixels.data, width, height, channels, VIPS_TYPES[pixels.dtype.name])
-    xres, yres = (value / MM_PER_INCH for value in like.dpi or (72, 72))
+    image = pyvips.Image.new_from_memory(pixels.data, width, height, channels, formats.VIPS_TYPES[pixels.dtype.name])
+    xres, yres = (value / formats.MM_PER_INCH for value in like.dpi or (72, 72))
     space = _COLOUR_SPACES[pixels.dtype.name][channels > 2]
     image = image.copy(interpretation=space, xres=xres, yres=yres)
     for name, block in (("icc-profile-data", like.icc), ("xmp-data", like.xmp)):
@@ -285,7 +273,7 @@ def _encode_png(pixels: np.ndarray, like: ImageFile, format: str) -> bytes:
     image, keep = _vips_options(pixels, like)
     added = list(like.blocks)  # libvips itself would rewrite the EXIF block and add a resolution
     if like.resolution:
-        scale = {"none": 1, "cm": 100, "inch": 1000 / MM_PER_INCH}[like.resolution_unit]
+        scale = {"none": 1, "cm": 100, "inch": 1000 / formats.MM_PER_INCH}[like.resolution_unit]
         across, down = (min(round(value * scale), 2**31 - 1) for value in like.resolution)
         added.append((b"pHYs", struct.pack(">IIB", across, down, like.resolution_unit != "none")))
     if like.exif:

@@ -22,7 +22,7 @@ from demo_site import (
 )
 
 import mdrn
-from demo import comparison, events, service, views
+from demo import comparison, errors, service, views
 from mdrn import files, inference
 
 pytestmark = [
@@ -279,7 +279,7 @@ def test_stop_stops_its_own_job_and_says_so(address, browser, monkeypatch):
         press(browser, "#start")
         until(lambda: not is_enabled(browser, "#start") and is_enabled(browser, "#stop"), "Stop alone", browser)
         press(browser, "#stop")
-        until(lambda: events.STOPPED in text(browser, "#notice"), "a word about it", browser)
+        until(lambda: errors.Stopped.sentence in text(browser, "#notice"), "a word about it", browser)
         until(lambda: is_enabled(browser, "#start") and not is_enabled(browser, "#stop"), "the main button", browser)
     press(browser, "#start")
     until(lambda: not is_enabled(browser, "#stop") and not text(browser, "#notice"), "a result after that", browser)
@@ -292,7 +292,7 @@ def test_stop_stops_its_own_job_and_says_so(address, browser, monkeypatch):
         press(browser, "#compare-start")
         until(lambda: is_enabled(browser, "#compare-stop"), "Stop", browser)
         press(browser, "#compare-stop")
-        until(lambda: events.STOPPED in text(browser, "#compare-notice"), "a word about it", browser)
+        until(lambda: errors.Stopped.sentence in text(browser, "#compare-notice"), "a word about it", browser)
     assert complaints(browser) == []
 
 

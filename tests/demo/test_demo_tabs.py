@@ -9,9 +9,8 @@ import pandas as pd
 import pytest
 from demo_site import COLOUR, GREY, TINY, make_image
 
-from demo import benchmark, catalogue, comparison
-from demo.tabs import benchmark as benchmark_tab
-from demo.tabs import compare, denoise
+from demo import catalogue, comparison
+from demo.tabs import benchmark, compare, denoise
 from demo.ui import build
 from demo.workspace import Workspace
 from mdrn import checkpoint, files, metrics, noise
@@ -144,8 +143,8 @@ def test_a_copy_without_results_says_so(tmp_path):
     for folder in (tmp_path, tmp_path / "nothing"):
         assert benchmark.read(folder) is None
         with gr.Blocks() as page:
-            benchmark_tab.layout(folder)
-        assert benchmark_tab.NOTHING in str(page.config)
+            benchmark.layout(folder)
+        assert benchmark.NOTHING in str(page.config)
 
 
 def test_no_two_handlers_of_one_event_wake_each_other():

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import types
+from pathlib import Path
 
 import pytest
 import torch
@@ -153,6 +154,14 @@ def test_the_teacher_decides_which_run_it_is(tmp_path, network):
     next(network.parameters()).data.add_(1)
     checkpoint.write_weights(moved, network, header_for(network))
     assert hashes(str(moved))["hmds"] != first["hmds"]
+
+
+def test_the_teacher_of_the_plans_is_in_the_repository():
+    teacher = plan.Run(plan.TEACHER, Path("results"), "release")
+    files = [path for path in teacher.folder.iterdir() if path.suffix in (".json", ".safetensors")]
+    assert teacher.finished and {teacher.weights, teacher.record} <= set(files)
+    header = checkpoint.read_header(teacher.weights)
+    assert header.model == plan.TEACHER.model and header.steps == plan.TEACHER.steps
 
 
 def test_a_run_without_its_teacher_waits(tmp_path):

@@ -182,7 +182,8 @@ def duration(seconds: float) -> str:
 # Recipe v3 is what `TrainConfig` says by itself. What releases add to it, for each network, is here and nowhere else.
 RELEASE_OPTIONS = {
     "teacher": {"steps": 14_000},
-    "mdrn": {"steps": 20_000, "pool": 20_480},  # stored draws: plain and distilled networks read the same
+    # stored draws: plain and distilled networks read the same
+    "mdrn": {"steps": 20_000, "pool": 20_480, "data": ("bsds", "drawings")},
     "mdrn_tiny": {"steps": 40_000, "pool": 20_480},
     "mdrn_rgb": {"steps": 16_000, "large_patches": 0.3, "data": ("bsds", "extra")},
     "mdrn_tiny_rgb": {"steps": 40_000, "large_patches": 0.3, "data": ("bsds", "extra")},

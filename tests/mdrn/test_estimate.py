@@ -208,12 +208,12 @@ def test_levels_that_differ_do_as_well_as_the_best_single_one(ends):
     assert loss(metrics.to_uint8(noisy / 255), clean, (25, 30, 35)) < 0
 
 
-PAGE = pytest.mark.xfail(reason="even told the level, the grey network loses 0.3 dB on text")
-CLEAN_KINDS = ["colour", "grey", "page"]
+FAINT_ON_WHITE = pytest.mark.xfail(reason="clipped at white, noise is not what it is told: text loses 0.6 dB")
+TEXT, GREY_TEXT = (written(12, *tones)[:160, :160] for tones in ((), (60, 200)))
+LOW = [(image, level) for image in (CAT, MAN, GREY_TEXT) for level in (1, 2, 3, 5)] + [(TEXT, 3), (TEXT, 5)]
 
 
-@pytest.mark.parametrize("level", [1, 2, 3, 5])
-@pytest.mark.parametrize("clean", [CAT, MAN, pytest.param(written(12)[:160, :160], marks=PAGE)], ids=CLEAN_KINDS)
+@pytest.mark.parametrize(("clean", "level"), [*LOW, *(pytest.param(TEXT, n, marks=FAINT_ON_WHITE) for n in (1, 2))])
 def test_low_levels_do_no_harm(clean, level):
     noisy = add_noise(clean, level)
     for given in (level, None):

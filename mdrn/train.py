@@ -243,7 +243,7 @@ def fit(
     root, target, git = data_root(root), torch.device(device), git_revision()
     channels = config.model.channels
     source = PatchSource.from_images(training_images(config.data, root, channels, config.largest_cut), target)
-    bundled = set(config.data) == {"samples"}  # then nothing else is needed
+    bundled = set(config.data) <= {"samples", "drawings"}  # then nothing else is needed
     held_out = read_all(validation_files(None if bundled else root), channels)
     guide = load_guide(config, teacher)
     draw = draws(config, source, guide, pools or out / "pools", quiet)

@@ -5,9 +5,9 @@
 Examples are pieces of BSDS500's and extra_train's training photographs, and drawings, with noise of many kinds or none.
 `photo_tiny` and, for grey ones, `mdrn_tiny` denoise each at many levels, which says what every level would lose. From
 `estimate`'s features of an image a network learns the logarithms of fine and coarse noise (`estimate.Noise`), the
-latter so that the level loses few dB. On one quiet core 20,000 examples take about 35 minutes; --keep FILE stores them
-for another fit. The package's grey network is an earlier fit, to these and other examples: this recipe's is no better
-(with noise 10 and JPEG it loses 0.31 dB on validation crops, the earlier one 0.25), so only --kinds grey replaces it.
+latter so that the level loses few dB. On one quiet core 20,000 examples take about half an hour; --keep FILE stores
+them for another fit. The package's grey network is an earlier fit, to examples of this and older recipes: this recipe's
+was no better on validation crops, so only --kinds grey replaces it.
 """
 
 from __future__ import annotations
@@ -267,14 +267,12 @@ def fit(made: dict[str, np.ndarray], name: str, steps: int, seed: int) -> dict[s
         schedule.step()
     with torch.no_grad():
         fine, coarse = network.eval()(x[held]).unbind(1)
-        losses = lost(curves[held], (1 - coarseness) * fine + coarseness * coarse).numpy()
+        given_away = lost(curves[held], (1 - coarseness) * fine + coarseness * coarse).numpy()
         errors = (fine - y[held, 0]).abs().numpy()
     for kind in np.unique(kinds[held.numpy()]):
         chosen = kinds[held.numpy()] == kind
-        high = np.quantile(losses[chosen], 0.9)
-        print(
-            f"  {kind:10s} {losses[chosen].mean():.3f} dB lost, 90 % under {high:.3f}; fine {errors[chosen].mean():.3f}"
-        )
+        average, high = given_away[chosen].mean(), np.quantile(given_away[chosen], 0.9)
+        print(f"  {kind:10s} {average:.3f} dB lost, 90 % under {high:.3f}; fine {errors[chosen].mean():.3f}")
     return {"mean": mean, "deviation": deviation} | {k: v.contiguous() for k, v in network.state_dict().items()}
 
 

@@ -125,8 +125,8 @@ def in_order(runs: list[Run]) -> tuple[list[Run], list[Run]]:
     for run in waiting:
         if teacher_missing(run, runs):
             raise MdrnError(
-                f"{run.label}: its teacher {run.teacher} is neither released nor a file; train it (`--preset release "
-                "--only 'teacher*'`) or give --teacher FILE, or train --only '*.plain_*'"
+                f"{run.label}: its teacher {run.teacher} is neither released nor a file; train it "
+                "(`mdrn train --preset teacher`) and give --teacher FILE, or train --only '*.plain_*'"
             )
     needed = {run.teacher for run in waiting}
     first = [run for run in waiting if str(run.weights) in needed]

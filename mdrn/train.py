@@ -24,7 +24,7 @@ from tqdm import tqdm
 from mdrn import camera, checkpoint, estimate, metrics, noise
 from mdrn.data import Batch, PatchSource, data_root, fresh_batch, read_all, training_images, validation_files
 from mdrn.denoiser import MdrnError
-from mdrn.distill import STRATEGIES, DistillConfig, Distilled, Guide, Supervised
+from mdrn.distill import STRATEGIES, DistillConfig, Distilled, Guide, Supervised, View
 from mdrn.files.writing import write_atomically
 from mdrn.model import PRESETS, ModelConfig
 from mdrn.pool import Pool
@@ -350,9 +350,7 @@ def draws(
     answers = {}
     for view in config.distill.views(config.strategy):
         key = f"{guide.teacher.header.sha256[:16]}.{view.key}"
-        answers[key] = lambda batch, generator, view=view: guide.answer(
-            view, batch.noisy, batch.clean, batch.sigma, generator
-        )[0]
+        answers[key] = functools.partial(_answer, guide, view)
     used = pool.symmetries(config.small_steps * config.batch_size, config.patch_size)
 
     def place(step: int, progress: float) -> tuple[int, int, int, int]:
@@ -375,6 +373,13 @@ def draws(
         return dataclasses.replace(stored, answers={k.partition(".")[2]: v for k, v in stored.answers.items()})
 
     return batch
+
+
+def _answer(guide: Guide, view: View, batch: Batch, generator: torch.Generator) -> torch.Tensor:
+    """Return what a teacher makes of a batch, as precisely as it would in the middle of a training step."""
+    device = batch.noisy.device
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16_is_fast(device)):
+        return guide.answer(view, batch.noisy, batch.clean, batch.sigma, generator)[0]
 
 
 def step_generator(seed: int, step: int, device: torch.device, stream: int = 0) -> torch.Generator:

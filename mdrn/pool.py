@@ -85,6 +85,8 @@ class Pool:
             for name, kind in kinds.items():
                 path = self._path(name)
                 if not path.exists():
+                    counter = name if name in answers else "draws"
+                    self._counter(counter).unlink(missing_ok=True)  # of a file that is gone
                     whole = (self.draws, 1, 2, 2) if name == "corners" else shape
                     np.lib.format.open_memmap(path.with_suffix(".tmp"), "w+", kind, whole).flush()
                     os.replace(path.with_suffix(".tmp"), path)
@@ -97,8 +99,11 @@ class Pool:
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.npy"
 
+    def _counter(self, name: str) -> Path:
+        return self.folder / f"{name}.done"
+
     def _fill_from(self, name: str, make: Callable, arrays: dict[str, np.ndarray], progress: Callable) -> None:
-        counter = self.folder / f"{name}.done"
+        counter = self._counter(name)
         done = int(counter.read_text()) if counter.exists() else 0
         for start in range(done, self.draws, self._CHUNK):
             stop = min(start + self._CHUNK, self.draws)

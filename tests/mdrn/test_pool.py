@@ -53,3 +53,14 @@ def test_a_pool_goes_on_where_it_was_interrupted(tmp_path):
     for name in ("clean", "noisy", "corners", "x"):
         first, second = (np.load(p.folder / f"{name}.npy") for p in (whole, cut))
         assert np.array_equal(first, second)
+
+
+@pytest.mark.parametrize("name", ["noisy", "twice"])
+def test_a_file_that_is_gone_is_made_again(tmp_path, name):
+    stored = pool(tmp_path)
+    stored.fill({"twice": double})
+    path = stored.folder / f"{name}.npy"
+    before = np.load(path)
+    path.unlink()
+    stored.fill({"twice": double})
+    assert np.array_equal(np.load(path), before)

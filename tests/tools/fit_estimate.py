@@ -5,7 +5,7 @@
 Examples are pieces of BSDS500's and extra_train's training photographs, and drawings, with noise of many kinds or none.
 `photo_tiny` and, for grey ones, `mdrn_tiny` denoise each at many levels, which says what every level would lose. From
 `estimate`'s features of an image a network learns the logarithms of fine and coarse noise (`estimate.Noise`), the
-latter so that the level loses few dB. On one quiet core 20,000 examples take about half an hour; --keep FILE stores
+latter so that the level loses few dB. On one quiet core 26,000 examples take about 45 minutes; --keep FILE stores
 them for another fit. The package's grey network is an earlier fit, to examples of this and older recipes: this recipe's
 was no better on validation crops, so only --kinds grey replaces it.
 """
@@ -36,11 +36,16 @@ SHARES = {  # of the examples; 'clean' are photographs without noise, 'drawing' 
     "poisson": 0.04,
     "drawing": 0.07,
 }
-PARTS = tuple((3000, seed, 0.4) for seed in range(5)) + ((5000, 10, 1.0),)  # examples, seed and share of grey ones
+TEXTURE = {"texture": 1.0}  # the busiest of several pieces, clean or with noise, mostly through JPEG
+PARTS = (  # examples, seed, share of grey ones and shares of kinds
+    *((3000, seed, 0.4, SHARES) for seed in range(5)),
+    (5000, 10, 1.0, SHARES),
+    (6000, 20, 0.0, TEXTURE),
+)
 PHOTOGRAPHS = 240
 SIDES = (48, 256)
 WEIGHTS = {  # in the loss; the others have 1. Chosen on validation crops (white noise, JPEG), PolyU's for decisions
-    "colour": {"white": 2.0, "clean": 2.0, "camera": 3.0},
+    "colour": {"white": 2.0, "clean": 2.0, "camera": 3.0, "jpeg": 2.0},
     "grey": {"white": 2.0, "clean": 3.0},
 }
 LEVELS = (0.0, 1.5, 3.0, 5.0, 7.5, 10.5, 14.0, 18.5, 24.0, 31.0, 41.0, 55.0, 75.0)
@@ -105,6 +110,13 @@ def piece(rng: np.random.Generator, photographs: list[np.ndarray], height: int, 
     return image[top : top + height, left : left + width]
 
 
+def busy(image: np.ndarray) -> float:
+    """Return how much an image varies in the smoothest quarter of its blocks of 8 x 8 pixels."""
+    height, width = (size // 8 * 8 for size in image.shape[:2])
+    blocks = image[:height, :width].mean(axis=2).reshape(height // 8, 8, width // 8, 8)
+    return float(np.quantile(blocks.std(axis=(1, 3)), 0.25))
+
+
 def correlated(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """Draw smooth noise of deviation 1: blurred, or enlarged twice."""
     if rng.random() < 0.5:
@@ -118,14 +130,17 @@ def correlated(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def example(
-    rng: np.random.Generator, photographs: list[np.ndarray], grey: bool
+    rng: np.random.Generator, photographs: list[np.ndarray], grey: bool, shares: dict[str, float]
 ) -> tuple[np.ndarray, np.ndarray, tuple, str]:
     """Draw an example: noisy and wanted image (H, W, C) on the 8-bit scale, fine and coarse noise, and its kind."""
-    kind = str(rng.choice(list(SHARES), p=list(SHARES.values())))
+    kind = str(rng.choice(list(shares), p=list(shares.values())))
     height, width = (int(np.exp(rng.uniform(*np.log(SIDES)))) for _ in range(2))
     quality, subsampling = int(rng.integers(60, 100)), int(rng.choice([0, 2], p=[0.3, 0.7]))
     noisy = None
-    if kind == "drawing":
+    if kind == "texture":
+        clean = max((piece(rng, photographs, height, width) for _ in range(6)), key=busy)
+        kind = str(rng.choice(["clean", "jpeg", "white"], p=[0.5, 0.35, 0.15]))
+    elif kind == "drawing":
         clean = data.drawing(rng, height, width)
     elif kind == "camera" or (kind == "clean" and rng.random() < 0.5):
         clean, noisy = photograph(rng, photographs, max(height, width))
@@ -142,6 +157,7 @@ def example(
         clean, noisy = to_grey(clean), None if noisy is None else to_grey(noisy)
 
     level = rng.uniform(0, 75) if rng.random() < 0.5 else np.exp(rng.uniform(np.log(0.5), np.log(75)))
+    level = rng.uniform(3, 20) if shares is TEXTURE else level
     if kind in ("white", "jpeg") or (kind == "drawing" and rng.random() < 0.25):
         deviations = level * (rng.uniform(0.4, 1.3, clean.shape[2]) if rng.random() < 0.15 else np.ones(clean.shape[2]))
         noisy = clean + rng.standard_normal(clean.shape) * deviations
@@ -155,8 +171,8 @@ def example(
             noisy = eight_bit(rng.poisson(clean / 255.0 * peak) / peak * 255.0)
         noisy = clean if noisy is None else noisy
         fine, coarse = levels(noisy.astype(np.float64) - clean)
-    shares = {"jpeg": 1.0, "camera": 0.85, "clean": 0.5, "correlated": 0.4, "poisson": 0.3, "drawing": 0.1}
-    if rng.random() < shares.get(kind, 0.0):
+    through_jpeg = {"jpeg": 1.0, "camera": 0.85, "clean": 0.5, "correlated": 0.4, "poisson": 0.3, "drawing": 0.1}
+    if rng.random() < through_jpeg.get(kind, 0.0):
         planes = (image[..., 0] if grey else image for image in (noisy, clean))
         shown = [camera.jpeg(image, quality, subsampling).reshape(clean.shape) for image in planes]
         noisy = shown[0]
@@ -188,7 +204,9 @@ def losses(noisy: np.ndarray, wanted: np.ndarray, network: torch.nn.Module) -> n
     return 10 * np.log10(errors / errors.min())
 
 
-def make_examples(root: Path | None, count: int, seed: int, grey_share: float) -> dict[str, np.ndarray]:
+def make_examples(
+    root: Path | None, count: int, seed: int, grey_share: float, shares: dict[str, float]
+) -> dict[str, np.ndarray]:
     """Return 'colour.x' features, '.y' fine and coarse noise, '.losses' at LEVELS, '.kind', and the same for grey."""
     rng = np.random.default_rng(seed)
     files = data.training_files("bsds", root) + data.training_files("extra", root)
@@ -198,7 +216,7 @@ def make_examples(root: Path | None, count: int, seed: int, grey_share: float) -
     networks = {name: checkpoint.load(network) for name, network in NETWORKS.items()}
     for index in range(count):
         name = "grey" if rng.random() < grey_share else "colour"
-        image, wanted, noise, kind = example(rng, photographs, name == "grey")
+        image, wanted, noise, kind = example(rng, photographs, name == "grey", shares)
         windows = estimate._windows(image, 255.0)[0]
         windows = windows[estimate._usable(windows)]
         if len(windows) < 4:
@@ -273,7 +291,8 @@ def fit(made: dict[str, np.ndarray], name: str, steps: int, seed: int) -> dict[s
         chosen = kinds[held.numpy()] == kind
         average, high = given_away[chosen].mean(), np.quantile(given_away[chosen], 0.9)
         print(f"  {kind:10s} {average:.3f} dB lost, 90 % under {high:.3f}; fine {errors[chosen].mean():.3f}")
-    return {"mean": mean, "deviation": deviation} | {k: v.contiguous() for k, v in network.state_dict().items()}
+    tensors = {"mean": mean, "deviation": deviation} | network.state_dict()
+    return {key: tensor if tensor.ndim == 2 else tensor[:, None] for key, tensor in tensors.items()}
 
 
 def main() -> None:
@@ -281,7 +300,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", type=Path, default=data.data_root())
     parser.add_argument("--steps", type=int, default=8000)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--fits", type=int, default=3, help="number of fits, each with its seed, whose mean is taken")
     parser.add_argument("--kinds", nargs="+", choices=list(NETWORKS), default=["colour"], help="networks to fit")
     parser.add_argument("--keep", type=Path, help="file for the examples (.npz), read if it is there")
     parser.add_argument("--out", type=Path, required=True)
@@ -297,9 +316,8 @@ def main() -> None:
     tensors = load_file(estimate.__file__.replace(".py", ".safetensors"))
     for name in options.kinds:
         print(name, made[f"{name}.x"].shape)
-        fitted = fit(made, name, options.steps, options.seed)
-        tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith(name)}
-        tensors |= {f"{name}.{key}": tensor.detach() for key, tensor in fitted.items()}
+        fits = [fit(made, name, options.steps, seed) for seed in range(options.fits)]
+        tensors |= {f"{name}.{key}": torch.stack([fitted[key] for fitted in fits]).detach() for key in fits[0]}
     save_file(tensors, options.out)
 
 

@@ -25,11 +25,11 @@ SUFFIXES = {
 }
 ALSO_READ = (".avif", ".heic", ".heif", ".hif")  # as far as libvips can; written back as PNG
 START = 32  # bytes that tell what a file is
-_READ = (  # where, what is there, what it is
+_KINDS = (  # where, what is there, what it is; the first that fits counts
     (0, b"\x89PNG\r\n\x1a\n", "png"),
     (0, b"\xff\xd8\xff", "jpeg"),
     (8, b"WEBP", "webp"),
-    (8, b"CR\x02", None),
+    (8, b"CR\x02", "camera raw (CR2)"),
     (0, b"II*\0", "tiff"),
     (0, b"MM\0*", "tiff"),
     (0, b"II+\0", "tiff"),
@@ -39,10 +39,7 @@ _READ = (  # where, what is there, what it is
         (4, b"ftyp" + brand, "heif")
         for brand in (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1")
     ),
-)
-_NOT_READ = (
     (0, b"GIF8", "a GIF"),
-    (8, b"CR\x02", "camera raw (CR2)"),
     (4, b"ftypcrx ", "camera raw (CR3)"),
     (0, b"FUJIFILMCCD-RAW", "camera raw (RAF)"),
     (0, b"IIRO", "camera raw (ORF)"),
@@ -114,11 +111,10 @@ def sniff(data: bytes, name: str) -> str:
     Raises:
         ImageFileError: if it is something else; the message says what, as far as it can be told.
     """
-    found = next((kind for at, magic, kind in _READ if data[at : at + len(magic)] == magic), None)
-    if found:
-        return found
-    got = "something that is none of these" if data else "an empty file"
-    got = next((what for at, magic, what in _NOT_READ if data[at : at + len(magic)] == magic), got)
+    unknown = "something that is none of these" if data else "an empty file"
+    got = next((kind for at, magic, kind in _KINDS if data[at : at + len(magic)] == magic), unknown)
+    if got in (*SUFFIXES.values(), "heif"):
+        return got
     formats = ", ".join(dict.fromkeys(format.upper() for format in SUFFIXES.values()))
     advice = "develop it to TIFF first" if got.startswith("camera raw") else "if this is an image, convert it to PNG"
     raise ImageFileError(f"{name}: expected a {formats}, AVIF or HEIC image, got {got}; {advice}")

@@ -24,7 +24,8 @@ _FIELDS += ["exif-data", "icc-profile-data", "xmp-data"]
 _TIFF_COMPRESSIONS = {1: "none", 5: "lzw", 8: "deflate", 32946: "deflate", 32773: "packbits"}
 _BLOCKS = {"png": blocks.read_png_blocks, "jpeg": blocks.read_jpeg_blocks, "heif": blocks.read_heif_blocks}
 _RESOLUTIONS = {"png": blocks.png_resolution, "jpeg": blocks.jpeg_resolution}
-_STEPS = {2: (1, -1), 3: (-1, -1), 4: (-1, 1), 6: (1, -1), 7: (-1, -1), 8: (-1, 1)}  # by EXIF orientation
+# EXIF orientation -> steps through rows and columns, which 5 to 8 swap first
+_STEPS = {2: (1, -1), 3: (-1, -1), 4: (-1, 1), 6: (1, -1), 7: (-1, -1), 8: (-1, 1)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,20 +200,17 @@ def _decode_with_vips(data: bytes, kind: str, name: str, limit: int, page: int, 
         formats.check_float(pixels, name)
     if kind == "heif":
         pixels = _over_whole_range(pixels, fields.get("bits-per-sample", 8))
-    orientation = 1 if kind == "heif" else fields.get("orientation", 1)
-    return _with_metadata(_upright(pixels, orientation), fields, data, kind, directory, name, orientation >= 5)
+    return _with_metadata(pixels, fields, data, kind, directory, name)
 
 
 def _with_metadata(
-    pixels: np.ndarray,
-    fields: dict[str, Any],
-    data: bytes,
-    kind: str,
-    directory: tags.Directory,
-    name: str,
-    turned: bool,
+    pixels: np.ndarray, fields: dict[str, Any], data: bytes, kind: str, directory: tags.Directory, name: str
 ) -> ImageFile:
-    """Put pixels and metadata together, and say in one warning what the file holds that is not kept."""
+    """Turn the pixels upright, add the metadata, and say in one warning what the file holds that is not kept."""
+    orientation = 1 if kind == "heif" else fields.get("orientation", 1)
+    turned = 5 <= orientation <= 8
+    rows, columns = _STEPS.get(orientation, (1, 1))
+    pixels = np.ascontiguousarray((pixels.swapaxes(0, 1) if turned else pixels)[::rows, ::columns])
     xmp, lost = blocks.clean_xmp(fields.get("xmp-data"))
     kept: tuple[tuple[bytes, bytes], ...] = ()
     alone: Mapping[int, tuple[int, bytes]] = {}
@@ -280,13 +278,6 @@ def _check_supported(fields: dict[str, Any], data: bytes, kind: str, directory: 
         )
     if samples == "float" and tags.number(directory, tags.PHOTOMETRIC, 1) == 0:  # libvips does not invert these
         raise ImageFileError(f"{name}: expected float TIFF with black as 0, got white as 0; save it as MinIsBlack")
-
-
-def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Swap rows and columns for EXIF orientations 5 to 8, then go forwards or backwards through rows and columns."""
-    rows, columns = _STEPS.get(orientation, (1, 1))
-    pixels = pixels.swapaxes(0, 1) if 5 <= orientation <= 8 else pixels
-    return np.ascontiguousarray(pixels[::rows, ::columns])
 
 
 def _decode_bmp(data: bytes, name: str, limit: int) -> ImageFile:

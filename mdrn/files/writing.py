@@ -31,6 +31,7 @@ _MAX_SIDE = {"jpeg": 65_500, "webp": 16_383}
 _JPEG_MARKER_BYTES = 65_533 - 29  # one JPEG marker, less the longest identifier (that of XMP)
 _CLASSIC_TIFF_BYTES = 2**32 - 2**26  # its offsets have 32 bits; a larger image becomes a BigTIFF
 _COLOUR_SPACES = {"uint8": ("b-w", "srgb"), "uint16": ("grey16", "rgb16"), "float32": ("b-w", "scrgb")}
+_KEPT_BY_VIPS = "icc|xmp"
 _ADVICE = "check that the folder exists, is writable and has free space"
 
 
@@ -184,12 +185,6 @@ def _without_metadata(like: ImageFile) -> ImageFile:
     return replace(like, exif=tags.colour_exif(like.exif), xmp=None, resolution=None, blocks=colour, tags=tags_kept)
 
 
-def _without_depth(like: ImageFile) -> ImageFile:
-    """Drop what is true of one depth alone."""
-    kept = {tag: value for tag, value in like.tags.items() if tag != tags.TRANSFER_FUNCTION}
-    return replace(like, tags=kept, blocks=tuple(block for block in like.blocks if block[0] != blocks.BACKGROUND))
-
-
 def _prepare(pixels: np.ndarray, like: ImageFile, format: str, depth: int | None) -> tuple[np.ndarray, ImageFile]:
     """Return pixels that the format holds and the metadata that it can carry, with a warning that names the rest."""
     shape, kind = pixels.shape, pixels.dtype.name
@@ -213,8 +208,10 @@ def _prepare(pixels: np.ndarray, like: ImageFile, format: str, depth: int | None
         wanted = depth or 16
         held = wanted if f"uint{wanted}" in kinds else 8
         converted = formats.to_depth(pixels, held)
-        if converted.dtype != pixels.dtype:
-            like = _without_depth(like)
+        if converted.dtype != pixels.dtype:  # what is true of one depth alone goes
+            tags_kept = {tag: value for tag, value in like.tags.items() if tag != tags.TRANSFER_FUNCTION}
+            blocks_kept = tuple(block for block in like.blocks if block[0] != blocks.BACKGROUND)
+            like = replace(like, tags=tags_kept, blocks=blocks_kept)
             if held != depth:
                 lost.append(f"the depth of {kind} (it holds {held} bits)")
         pixels = converted
@@ -254,8 +251,8 @@ def _what_fits(like: ImageFile, pixels: np.ndarray, format: str) -> tuple[ImageF
     return replace(like, **changes), names
 
 
-def _vips_options(pixels: np.ndarray, like: ImageFile) -> tuple[Any, str]:
-    """Return the libvips image of the pixels with its metadata, and what to keep of it when saving."""
+def _as_vips(pixels: np.ndarray, like: ImageFile) -> Any:
+    """Return the libvips image of the pixels, with `_KEPT_BY_VIPS`."""
     import pyvips
 
     height, width, channels = (*pixels.shape, 1)[:3]
@@ -266,11 +263,10 @@ def _vips_options(pixels: np.ndarray, like: ImageFile) -> tuple[Any, str]:
     for name, block in (("icc-profile-data", like.icc), ("xmp-data", like.xmp)):
         if block:
             image.set_type(pyvips.GValue.blob_type, name, block)
-    return image, pyvips.enums.ForeignKeep.ICC | pyvips.enums.ForeignKeep.XMP
+    return image
 
 
 def _encode_png(pixels: np.ndarray, like: ImageFile, format: str) -> bytes:
-    image, keep = _vips_options(pixels, like)
     added = list(like.blocks)  # libvips itself would rewrite the EXIF block and add a resolution
     if like.resolution:
         scale = {"none": 1, "cm": 100, "inch": 1000 / formats.MM_PER_INCH}[like.resolution_unit]
@@ -278,7 +274,7 @@ def _encode_png(pixels: np.ndarray, like: ImageFile, format: str) -> bytes:
         added.append((b"pHYs", struct.pack(">IIB", across, down, like.resolution_unit != "none")))
     if like.exif:
         added.append((b"eXIf", like.exif))
-    return blocks.add_png_blocks(image.pngsave_buffer(keep=keep), added)
+    return blocks.add_png_blocks(_as_vips(pixels, like).pngsave_buffer(keep=_KEPT_BY_VIPS), added)
 
 
 def _encode_tiff(images: list[tuple[np.ndarray, ImageFile]]) -> bytes:
@@ -296,11 +292,10 @@ def _encode_tiff(images: list[tuple[np.ndarray, ImageFile]]) -> bytes:
 
 
 def _encode_page(pixels: np.ndarray, like: ImageFile, big: bool, page_at: int = 0) -> bytes:
-    image, keep = _vips_options(pixels, like)
-    options = {"compression": like.compression or "deflate", "keep": keep, "resunit": "inch"}
+    options = {"compression": like.compression or "deflate", "keep": _KEPT_BY_VIPS, "resunit": "inch"}
     if options["compression"] in ("deflate", "lzw"):
         options["predictor"] = "float" if pixels.dtype == np.float32 else "horizontal"
-    tiff = image.tiffsave_buffer(bigtiff=big, **options)
+    tiff = _as_vips(pixels, like).tiffsave_buffer(bigtiff=big, **options)
     added = dict(like.tags)
     if like.resolution:
         added |= tags.resolution_tags(like.resolution, like.resolution_unit)

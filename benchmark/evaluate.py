@@ -10,6 +10,7 @@ import datetime
 import difflib
 import fnmatch
 import platform
+import re
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -83,7 +84,7 @@ def choose_methods(methods: list[Method], asked: list[str] | None, untrained: Se
 
 
 def wanted(
-    methods: list[Method], sets: list[str], levels: tuple[float, ...] | None = None, asked_sets: bool = False
+    methods: list[Method], sets: Sequence[str], levels: Sequence[float] | None = None, asked_sets: bool = False
 ) -> list[Job]:
     """List evaluations set by set: every method on every set that it is for, at these levels or else at the usual ones.
 
@@ -247,9 +248,8 @@ def machine_name(device: str = "cpu") -> str:
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
     info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    found = re.search(r"^model name\s*:\s*(.*\S)", info.read_text() if info.exists() else "", re.MULTILINE)
+    return found[1] if found else platform.processor() or platform.machine()
 
 
 def now() -> str:

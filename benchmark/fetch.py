@@ -7,7 +7,6 @@ again if it is wrong, and then moved there: what is there is right, and an inter
 
 import concurrent.futures
 import logging
-from collections.abc import Callable
 from pathlib import Path
 
 from tqdm import tqdm
@@ -66,28 +65,21 @@ def _fetch_one(folder: str, name: str, root: Path, host: str) -> None:
     remote = next(known.remote for known in SETS.values() if known.folder == folder)
     file = remote.local.format(name)
     digest = expected_bytes(folder)[name] if folder in BY_BYTES else None
-    url = f"{host.rstrip('/')}/{remote.path(name)}"
+    published = f"{remote.repository}/raw/{remote.revision}/{remote.folder}/{remote.file.format(name)}"
+    url = f"{host.rstrip('/')}/{published}"
     here = locate(folder, root) or root / folder
     place = pooch.create(here, "", registry={file: digest}, urls={file: url}, retry_if_failed=_RETRIES)
+
+    def download(url: str, output_file: str, place: object) -> None:
+        pooch.HTTPDownloader(timeout=_TIMEOUT_SECONDS)(url, output_file, place)
+        if folder not in BY_BYTES:
+            check_pixels(Path(output_file), folder, name)  # pooch takes what is refused for wrong, and tries again
+
     try:
-        place.fetch(file, downloader=_checked(folder, name))
+        place.fetch(file, downloader=download)
     except (requests.RequestException, ValueError) as error:
         reason = " ".join(str(error).split())
         raise DataError(
             f"{folder}: expected {name} from {url}, got {type(error).__name__}: {reason}; what has arrived is kept and "
             "the same command goes on. Or put the set under --data-root yourself, or leave --fetch out"
         ) from error
-
-
-def _checked(folder: str, name: str) -> Callable:
-    """Return a downloader that takes what arrives for wrong unless its pixels are the expected ones."""
-    from pooch import HTTPDownloader
-
-    download = HTTPDownloader(timeout=_TIMEOUT_SECONDS)
-
-    def checked(url: str, output_file: str, place: object) -> None:
-        download(url, output_file, place)
-        if folder not in BY_BYTES:
-            check_pixels(Path(output_file), folder, name)
-
-    return checked

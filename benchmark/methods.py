@@ -9,7 +9,7 @@ import hashlib
 import importlib.util
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import metadata, resources
 from pathlib import Path
 
@@ -51,7 +51,7 @@ class Method:
     slow: bool = False  # whether it leaves large sets out unless they are asked for
     on_request: bool = False  # whether it is left out unless it is asked for
 
-    def levels_on(self, known: TestSet, asked: tuple[float, ...] | None = None) -> list[float | None]:
+    def levels_on(self, known: TestSet, asked: Sequence[float] | None = None) -> list[float | None]:
         """Return the levels to evaluate at on a test set; none if the method is not for it.
 
         If no levels are asked for, they are the set's, and of a network for one level that level.

@@ -11,7 +11,7 @@ import functools
 import glob
 import hashlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,10 +38,6 @@ class Remote:
     folder: str  # in the repository
     file: str = "{}.png"  # name of an image's file there, '{}' standing for the image's name
     local: str = "{}.png"  # name of its file here
-
-    def path(self, name: str) -> str:
-        """Return the path of an image's file on the host."""
-        return f"{self.repository}/raw/{self.revision}/{self.folder}/{self.file.format(name)}"
 
 
 def gaussian_jpeg(clean: np.ndarray, level: float, protocol: str, seed: int) -> np.ndarray:
@@ -215,7 +211,7 @@ def is_there(name: str, root: Path | None) -> bool:
     return locate(folder, root) is not None
 
 
-def choose(root: Path | None, asked: list[str] | None) -> tuple[list[str], str]:
+def choose(root: Path | None, asked: Sequence[str] | None) -> tuple[Sequence[str], str]:
     """Return the test sets to use, all that were asked for, and a sentence on what was found where."""
     for name in asked or []:
         if name not in SETS:

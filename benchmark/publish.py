@@ -53,20 +53,16 @@ def main(arguments: list[str] | None = None) -> int:
         network = mdrn.load(options.model)
         found = scores(summary.load(options.results), network.header)
         if options.dry_run:
-            _show(network, found, options.repo)
+            with tempfile.TemporaryDirectory() as folder:
+                for path in sorted(hub.save(network, folder, found, options.repo).iterdir()):
+                    print(f"{path.name}: {path.stat().st_size} bytes")
+                print(f"\n{Path(folder, 'README.md').read_text()}")
         else:
             message = f"Upload {network.header.id}, weights {network.header.sha256[:16]}"
             print(hub.push(network, options.repo, found, options.private, message))
     except (MdrnError, OSError, RuntimeError) as error:
         parser.error(" ".join(str(error).split()))
     return 0
-
-
-def _show(network: mdrn.MDRN, found: list[Score], repo: str) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        for path in sorted(hub.save(network, folder, found, repo).iterdir()):
-            print(f"{path.name}: {path.stat().st_size} bytes")
-        print(f"\n{(Path(folder) / 'README.md').read_text()}")
 
 
 if __name__ == "__main__":

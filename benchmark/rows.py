@@ -9,7 +9,6 @@ import dataclasses
 import hashlib
 import io
 import json
-import math
 import typing
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -143,10 +142,11 @@ def _to_text(name: str, value: object) -> str:
 
 
 def _from_text(kind: object, text: str) -> object:
-    if kind in (float | None, int | None):
-        return None if text == "" else _from_text(float if kind == float | None else int, text)
-    value = kind(text)
-    if kind is float and math.isnan(value):
+    of, *optional = typing.get_args(kind) or (kind,)
+    if optional and not text:
+        return None
+    value = of(text)
+    if value != value:
         raise ValueError("not a number")
     return value
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from skimage.data import coffee
 
 import mdrn
 from benchmark.drawing import open_axes, png_of
@@ -32,13 +33,6 @@ CAMERA = camera.Camera(  # a small sensor in a dim room; not drawn, so that the 
 )
 
 
-def noisy_photograph() -> tuple[np.ndarray, np.ndarray]:
-    """Return (400, 600, 3) uint8 twice: the photograph as `CAMERA` would show it without noise, and with noise."""
-    from skimage.data import coffee
-
-    return camera.photograph(coffee(), CAMERA, np.random.default_rng(0))
-
-
 def draw(shown: list[tuple[str, np.ndarray]]) -> bytes:
     """Return the picture as PNG: in each column a whole image and a crop of it, one pixel a dot or more."""
     with open_axes(2, len(shown), size=(7.2, 3.6 * 7.2 / 6.6), height_ratios=[2 / 3, 4 / 5]) as rows:
@@ -56,7 +50,7 @@ def main() -> int:
     parser.add_argument("--example", type=Path, metavar="PNG", help="write the noisy photograph here, too")
     options = parser.parse_args()
     try:
-        clean, noisy = noisy_photograph()
+        clean, noisy = camera.photograph(coffee(), CAMERA, np.random.default_rng(0))  # (400, 600, 3), uint8
         done = mdrn.restore(noisy)
         psnr = {"noisy": metrics.psnr(noisy, clean), done.model: metrics.psnr(done.image, clean)}
         table = "image,protocol,noise_level,method,psnr\n"

@@ -33,11 +33,6 @@ SUFFIX = ".safetensors"
 ARCHITECTURES = {"mdrn": ModelConfig, "teacher": TeacherConfig}
 METADATA_KEY = "mdrn"  # one metadata key: safetensors does not keep the order of several
 _MAX_BYTES, _MAX_HEADER_BYTES = 256 * 2**20, 2**20
-_JSON_TYPES: dict[str, type] = {"noise_level": list, "coarseness": float} | dict.fromkeys(
-    ("seed", "patches", "steps"), int
-)
-_JSON_TYPES |= dict.fromkeys(("model", "recipe", "data", "validation"), dict)
-_JSON_TYPES |= dict.fromkeys(("id", "strategy", "git", "torch", "architecture", "sha256", "plan", "device"), str)
 
 
 class CheckpointError(MdrnError):
@@ -119,8 +114,10 @@ def parse_header(text: str) -> Header:
         fields: Any = json.loads(text)
         if not isinstance(fields, dict) or fields.pop("format", None) != FORMAT:
             raise CheckpointError(f"expected a weights file of this project ({FORMAT}), got another kind")
+        kinds = {f.name: f.type if f.type in (str, int, float) else dict for f in dataclasses.fields(Header)}
+        kinds["noise_level"] = list
         for name, value in fields.items():
-            _expect(type(value) is _JSON_TYPES.get(name), name, value)
+            _expect(type(value) is kinds.get(name), name, value)
         said = [*(value for value in fields.values() if isinstance(value, str)), *fields["data"].values()]
         for value in [*said, str(fields["recipe"].get("version"))]:
             _expect(isinstance(value, str) and value.isprintable() and len(value) <= 1000, "text", value)

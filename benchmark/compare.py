@@ -62,20 +62,18 @@ def gains(images: pd.DataFrame) -> pd.DataFrame:
             plain = group[(group.strategy == BASELINE) & (group.arm == arm)]
             if strategy == BASELINE or plain.empty:
                 plain = group[(group.strategy == BASELINE) & (group.arm == "")]
-            if not plain.empty and (strategy, arm) != (BASELINE, ""):
-                line = _gain(plain, distilled)
-                if line:
-                    lines.append(dict(zip(shared, key, strict=True)) | {"strategy": strategy, "arm": arm} | line)
+            if (strategy, arm) != (BASELINE, "") and (line := _gain(plain, distilled)):
+                lines.append(dict(zip(shared, key, strict=True)) | {"strategy": strategy, "arm": arm} | line)
     frame = pd.DataFrame(lines, columns=COLUMNS)
     return frame.sort_values(["plan", "size", "level", "arm", "strategy", "steps", "set"], ignore_index=True)
 
 
 def _gain(plain: pd.DataFrame, distilled: pd.DataFrame) -> dict[str, object] | None:
     pair = ["seed", "noise_seed", "image"]
-    both = pd.DataFrame({"plain": plain.set_index(pair).psnr, "other": distilled.set_index(pair).psnr}).dropna()
+    both = pd.DataFrame({"plain": plain.set_index(pair).psnr, "other": distilled.set_index(pair).psnr})
+    both = both.dropna().sort_index()
     if both.empty:
         return None
-    both = both.sort_index()
     difference = both.other - both.plain
     by_image = difference.groupby("image").mean()
     low, high = paired_bootstrap(by_image.to_numpy())

@@ -12,6 +12,7 @@ import functools
 import importlib.util
 import math
 import multiprocessing
+import re
 import statistics
 import sys
 import time
@@ -78,8 +79,7 @@ def measure(
     """
     here = {"machine": machine_name(device), "threads": torch.get_num_threads(), "git": git_revision(), "start": now()}
     noisy = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device)
-    kinds = {name: _kinds(model, size) for name, model in models.items()}
-    calls = {(name, kind): _call(models[name], kind, noisy) for name in models for kind in kinds[name]}
+    calls = {(n, kind): _call(model, kind, noisy) for n, model in models.items() for kind in _kinds(model, size)}
     seconds: dict[tuple[str, str], list[float]] = {key: [] for key in calls}
     rounds = repeats if size <= WHOLE else min(repeats, _TILED_ROUNDS)
     with exact_fp32(), torch.inference_mode():
@@ -91,8 +91,7 @@ def measure(
                     seconds[key].append(elapsed)
             on_round()
     run = rows.short_hash([here, size, repeats, time.time_ns()])[:12]
-    neural = {name: model for name, model in models.items() if isinstance(model, nn.Module)}
-    costs = {n: (count_parameters(model), gmacs(model, size)) for n, model in neural.items()}
+    costs = {n: (count_parameters(m), gmacs(m, size)) for n, m in models.items() if isinstance(m, nn.Module)}
     return [
         rows.SpeedRow(
             run=run,
@@ -126,15 +125,14 @@ def peak_mib(call: Callable[[], object]) -> float | None:
     status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
     def mib(field: str) -> float:
-        line = next(line for line in status.read_text().splitlines() if line.startswith(f"{field}:"))
-        return int(line.split()[1]) / 1024
+        return int(re.search(rf"^{field}:\s+(\d+)", status.read_text(), re.MULTILINE)[1]) / 1024
 
     try:
         before = mib("VmRSS")
         reset.write_text("5")  # the kernel forgets the process's earlier peak
         call()
         return round(mib("VmHWM") - before, 1)
-    except (OSError, StopIteration):
+    except (OSError, TypeError):  # no such file, or no such field
         return None
 
 

@@ -101,12 +101,10 @@ def _check_complete(images: pd.DataFrame, evaluations: pd.DataFrame, out: Path) 
 
 def _means(joined: pd.DataFrame) -> pd.DataFrame:
     """Return the mean over the images of each evaluation."""
-    key = ["plan", "method", "size", "strategy", "trained", "seed", "arm", "steps", "set", "level"]
-    key += ["protocol", "noise_seed", "parameters", "gmacs", "weights", "images"]
     joined = joined.assign(level_error=(joined.estimated - joined.level).abs())
     groups = joined.groupby("evaluation", sort=False)
     means = groups[["psnr", "ssim", "lpips", "estimated", "level_error"]].agg(lambda scores: scores.mean(skipna=False))
-    return groups[key].first().join(means).join(groups.stages.agg(_stages))
+    return groups.first().assign(**means, stages=groups.stages.agg(_stages))
 
 
 def _stages(texts: pd.Series) -> str:

@@ -57,7 +57,8 @@ def load(out: Path) -> Results:
     shared = evaluations.drop(columns=["lpips", "seconds"]).rename(columns={"id": "evaluation"})
     joined = images.merge(shared, on="evaluation")
     joined = joined.join(joined.method.str.extract(RUN_ID)[["size", "strategy", "trained", "seed"]])
-    speed = _newest_speed(out)
+    speed = _frame(rows.read(out / rows.SPEED, rows.SpeedRow), rows.SpeedRow)
+    speed = speed[speed.run == speed.groupby(["machine", "threads", "device", "size"]).run.transform("last")]
     runs = _frame(rows.read(out / rows.RUNS, rows.RunRow), rows.RunRow)
     paths = [out / rows.CURVES / f"{plan}.csv" for plan in sorted(set(runs.plan))]
     curves = _frame([point for path in paths for point in rows.read(path, rows.CurvePoint)], rows.CurvePoint)
@@ -120,13 +121,6 @@ def _published() -> pd.DataFrame:
     frame = frame.assign(strategy="", arm="", size=frame.method, stages="", weights="")
     kept = ["plan", "method", "size", "arm", "set", "level", "protocol", "psnr", "parameters", "gmacs", "source"]
     return frame.assign(source=frame.year.astype(str) + ", " + frame.source)[kept]
-
-
-def _newest_speed(out: Path) -> pd.DataFrame:
-    speed = _frame(rows.read(out / rows.SPEED, rows.SpeedRow), rows.SpeedRow)
-    if speed.empty:
-        return speed
-    return speed[speed.run == speed.groupby(["machine", "threads", "device", "size"]).run.transform("last")]
 
 
 def _milliseconds(summary: pd.DataFrame, speed: pd.DataFrame) -> list[float | None]:

@@ -146,8 +146,10 @@ def photograph(clean: np.ndarray, camera: Camera, rng: np.random.Generator) -> t
     phase = tuple(int(p) for p in rng.integers(0, 2, 2))
     noise = _demosaiced(deviation * drawn, phase)
 
-    def shown(raw: torch.Tensor) -> torch.Tensor:
-        return _shown(raw, gains, matrix, camera.contrast)
+    def shown(raw: torch.Tensor) -> torch.Tensor:  # of the sensor's colours, as an sRGB image
+        balanced = (raw * gains[:, None, None]).clamp(0.0, 1.0)
+        srgb = _to_srgb(torch.einsum("ij,jhw->ihw", matrix, balanced).clamp(0.0, 1.0))
+        return _with_contrast(srgb, camera.contrast)
 
     reference = _mean_of_many(shown, sensor, deviation)
     noise = (shown(sensor + noise) - reference) * (1.0 - camera.reduction * _flatness(reference))
@@ -216,13 +218,6 @@ def _without_contrast(y: torch.Tensor, contrast: float) -> torch.Tensor:
     x = torch.linspace(0.0, 1.0, 1025)
     table = _with_contrast(x, contrast).numpy()
     return torch.from_numpy(np.interp(y.numpy(), table, x.numpy()).astype(np.float32))
-
-
-def _shown(raw: torch.Tensor, gains: torch.Tensor, matrix: torch.Tensor, contrast: float) -> torch.Tensor:
-    """Return (3, H, W) in the sensor's colours as an sRGB image."""
-    balanced = (raw * gains[:, None, None]).clamp(0.0, 1.0)
-    srgb = _to_srgb(torch.einsum("ij,jhw->ihw", matrix, balanced).clamp(0.0, 1.0))
-    return _with_contrast(srgb, contrast)
 
 
 def _mean_of_many(shown: Callable, sensor: torch.Tensor, deviation: torch.Tensor) -> torch.Tensor:

@@ -21,6 +21,7 @@ from mdrn import metrics
 from mdrn.checkpoint import read_header
 from mdrn.data import data_root
 from mdrn.denoiser import MdrnError, check_device
+from mdrn.noise import PROTOCOLS
 
 OUT = "results"  # the folder that is tracked, and whose tables the README beside it shows
 
@@ -222,7 +223,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--out", metavar="DIR", help="rows, tables and figures; default: results, runs/smoke for --preset smoke")
     add("--levels", metavar="L", type=float, nargs="+", help="noise levels; default: the set's, or a network's own")
-    add("--protocol", choices=("awgn", "clip8"), default="awgn", help="default: awgn, the literature's")
+    add("--protocol", choices=PROTOCOLS, default="awgn", help="default: awgn, the literature's")
     add("--methods", metavar="M", nargs="+", help="names (see below), patterns or weights files; default: all")
     add("--sets", metavar="SET", nargs="+", help=f"of {', '.join(testsets.SETS)}; default: those found, else samples")
     add("--only", metavar="RUN", nargs="+", help="with --preset: train these runs alone, ids or patterns")

@@ -32,7 +32,7 @@ WEIGHTS_DIR = Path(__file__).parent / "weights"
 SUFFIX = ".safetensors"
 ARCHITECTURES = {"mdrn": ModelConfig, "teacher": TeacherConfig}
 METADATA_KEY = "mdrn"  # one metadata key: safetensors does not keep the order of several
-_MAX_BYTES, _MAX_HEADER_BYTES = 256 * 2**20, 2**20
+MAX_BYTES, _MAX_HEADER_BYTES = 256 * 2**20, 2**20
 
 
 class CheckpointError(MdrnError):
@@ -250,8 +250,8 @@ def _read(path: Path, with_tensors: bool) -> tuple[Header, MDRN | Teacher, dict[
 
 def _check_sizes(path: Path) -> None:
     size = path.stat().st_size
-    if size > _MAX_BYTES:
-        raise CheckpointError(f"expected a weights file under {_MAX_BYTES >> 20} MiB, got a larger file")
+    if size > MAX_BYTES:
+        raise CheckpointError(f"expected a weights file under {MAX_BYTES >> 20} MiB, got a larger file")
     with path.open("rb") as file:
         start = file.read(8)
     claimed = struct.unpack("<Q", start)[0] if len(start) == 8 else 0

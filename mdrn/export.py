@@ -13,14 +13,13 @@ import torch
 from torch import nn
 
 from mdrn import checkpoint
-from mdrn.checkpoint import METADATA_KEY, CheckpointError
+from mdrn.checkpoint import MAX_BYTES, METADATA_KEY, CheckpointError
 from mdrn.denoiser import MdrnError, check_noisy, sigma_map
 from mdrn.files.writing import write_atomically
 
 SUFFIX = ".onnx"
 TOLERANCE = 1e-4
 _SMALLEST = (2, 37, 31)  # batch, height and width that fit no stride: the example to trace, and the check
-_MAX_BYTES = 256 * 2**20
 _DOCUMENTATION = (
     "noisy (batch, channels, height, width), float32 in [0, 1] units; sigma (batch,), standard deviation of the noise "
     "in the same units (8-bit level / 255); restored: the shape of noisy, not clipped."
@@ -94,8 +93,8 @@ def load_onnx(id_or_path: str | Path) -> OnnxDenoiser:
     path = Path(id_or_path)
     if path.suffix != SUFFIX:
         return OnnxDenoiser(to_onnx(checkpoint.load(id_or_path)))
-    if not path.is_file() or path.stat().st_size > _MAX_BYTES:
-        raise CheckpointError(f"{path}: expected an ONNX file under {_MAX_BYTES >> 20} MiB, got none or a larger one")
+    if not path.is_file() or path.stat().st_size > MAX_BYTES:
+        raise CheckpointError(f"{path}: expected an ONNX file under {MAX_BYTES >> 20} MiB, got none or a larger one")
     try:
         return OnnxDenoiser(path.read_bytes())
     except CheckpointError as error:

@@ -171,7 +171,7 @@ def encode_pages(
     try:
         if format == "tiff":
             return _encode_tiff(ready)
-        return (_encode_png if format == "png" else _encode_with_pillow)(*ready[0], format)
+        return _encode_png(*ready[0]) if format == "png" else _encode_with_pillow(*ready[0], format)
     except MemoryError as error:
         shape = ready[0][0].shape
         raise ImageFileError(f"{format.upper()}: not enough memory to encode {shape}; cut it up") from error
@@ -266,7 +266,7 @@ def _as_vips(pixels: np.ndarray, like: ImageFile) -> Any:
     return image
 
 
-def _encode_png(pixels: np.ndarray, like: ImageFile, format: str) -> bytes:
+def _encode_png(pixels: np.ndarray, like: ImageFile) -> bytes:
     added = list(like.blocks)  # libvips itself would rewrite the EXIF block and add a resolution
     if like.resolution:
         scale = {"none": 1, "cm": 100, "inch": 1000 / formats.MM_PER_INCH}[like.resolution_unit]

@@ -34,11 +34,11 @@ class Request:
     root: Path | None  # folder of image sets
     out: Path
     conditions: evaluate.Conditions
-    levels: list[float] | None
-    methods: list[str] | None
-    sets: list[str] | None
-    only: list[str] | None
-    seeds: list[int] | None
+    levels: tuple[float, ...] | None
+    methods: tuple[str, ...] | None
+    sets: tuple[str, ...] | None
+    only: tuple[str, ...] | None
+    seeds: tuple[int, ...] | None
     teacher: str | None
     adopt: Path | None
     jobs: int
@@ -58,14 +58,10 @@ def main(arguments: list[str] | None = None) -> int:
     """
     try:
         request = parse(arguments)
-        change = 0.0
-        if not request.report_only:
-            runs = plan(request)
-            if runs and not request.dry_run:
-                train(request, runs)
-            change = measure(request, runs)
-        if not request.dry_run:
-            write_report(request)
+        runs = plan(request)
+        train(request, runs)
+        change = measure(request, runs)
+        write_report(request)
         return int(change > evaluate.SAME)
     except KeyboardInterrupt:
         print("interrupted; what is finished is kept, the same command goes on", file=sys.stderr)
@@ -80,6 +76,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def plan(request: Request) -> list[Run]:
     """Fetch images that are asked for, and return the runs of the plan after showing them; none without a plan."""
+    if request.report_only:
+        return []
     if request.fetch:
         _fetch(request)
     if request.preset is None:
@@ -109,6 +107,8 @@ def plan(request: Request) -> list[Run]:
 
 def train(request: Request, runs: list[Run]) -> None:
     """Train what is not finished, here or on a cluster; nothing, if images or a teacher are not what they should be."""
+    if request.dry_run or not runs:
+        return
     _check_writable(request.out)
     if any("bsds" in run.config.data for run in runs if not run.finished):
         testsets.check_training(request.root)
@@ -120,6 +120,8 @@ def train(request: Request, runs: list[Run]) -> None:
 
 def measure(request: Request, runs: list[Run]) -> float:
     """Evaluate what has no rows, or with --force everything; return the largest change of unchanged weights in dB."""
+    if request.report_only:
+        return 0.0
     conditions, out, jobs = request.conditions, request.out, _jobs(request, runs)
     missing = jobs if request.force else evaluate.missing(jobs, conditions, out)
     print(f"evaluations: {len(jobs)}, of which {len(jobs) - len(missing)} have their rows; {len(missing)} to do")
@@ -147,6 +149,8 @@ def measure(request: Request, runs: list[Run]) -> float:
 
 def write_report(request: Request) -> None:
     """Write summary, tables, figures and pages from the rows."""
+    if request.dry_run:
+        return
     out = request.out
     if not (out / rows.EVALUATIONS).exists() and not (out / rows.SPEED).exists():
         raise MdrnError(f"{out}: expected a folder with {rows.EVALUATIONS}, found none; run without --report-only")
@@ -160,8 +164,9 @@ def _jobs(request: Request, runs: list[Run]) -> list[evaluate.Job]:
     """List the evaluations: released networks without a plan, the plan's with one; and methods without weights."""
     files = [name for name in request.methods or () if name.endswith(".safetensors")]
     patterns = [name for name in request.methods or () if name not in files]
+    asked = list(request.sets) if request.sets else None
     usual = PLANS[request.preset].sets if request.preset else None
-    sets, found = testsets.choose(request.root, request.sets or usual)
+    sets, found = testsets.choose(request.root, asked or (list(usual) if usual else None))
     print(found)
     available = [(method, sets) for method in methods.without_weights()]
     if request.preset is None:
@@ -172,13 +177,13 @@ def _jobs(request: Request, runs: list[Run]) -> list[evaluate.Job]:
     available += [(methods.network(name, request.preset), sets) for name in outside]  # teachers are measured, too
     for run in trained:
         method = methods.network(run.weights, run.plan, run.arm, run.config.steps)
-        available.append((method, request.sets or run.sets or sets))
+        available.append((method, asked or list(run.sets or sets)))
     names = [run.config.id for run in runs if not run.finished]  # a dry run leaves them so
     chosen = evaluate.choose_methods([m for m, _ in available], patterns if request.methods else None, names)
     pairs = [(method, on) for method, on in available if method in chosen]
     pairs += [(method, sets) for method in methods.networks(files, "given")]
-    jobs = [job for m, on in pairs for job in evaluate.wanted([m], on, request.levels, bool(request.sets))]
-    coloured = {job.set_name for job in jobs if job.method.weights} | set(request.sets or ())
+    jobs = [job for m, on in pairs for job in evaluate.wanted([m], on, request.levels, bool(asked))]
+    coloured = {job.set_name for job in jobs if job.method.weights} | set(asked or ())
     jobs = [job for job in jobs if testsets.SETS[job.set_name].channels == 1 or job.set_name in coloured]
     return sorted(jobs, key=lambda job: list(testsets.SETS).index(job.set_name))  # each set is read once
 
@@ -186,7 +191,7 @@ def _jobs(request: Request, runs: list[Run]) -> list[evaluate.Job]:
 def _fetch(request: Request) -> None:
     """Download what is missing of the images, or in a dry run say what would be."""
     configs = [run.config for run in runs_of("", PLANS[request.preset], request.out)] if request.preset else []
-    folders = fetch.folders_of(request.sets, any("bsds" in c.data for c in configs))
+    folders = fetch.folders_of(list(request.sets) if request.sets else None, any("bsds" in c.data for c in configs))
     absent = {folder: len(fetch.missing_images(folder, request.root)) for folder in folders}
     listed = ", ".join(f"{folder} {count}" for folder, count in absent.items() if count)
     print(f"images missing in {request.root}: {listed or 'none'}", flush=True)
@@ -258,6 +263,7 @@ def parse(arguments: list[str] | None = None) -> Request:
     check_device(said.device)
     root = data_root(said.data_root)
     same = {f.name: getattr(said, f.name) for f in dataclasses.fields(Request) if hasattr(said, f.name)}
+    lists = {name: tuple(value) for name, value in same.items() if isinstance(value, list)}
     out = Path(said.out or ("runs/smoke" if said.preset == "smoke" else OUT))
     lpips = said.lpips != "none" and not said.report_only and _has_lpips(said.force, out)
     made = {
@@ -265,7 +271,7 @@ def parse(arguments: list[str] | None = None) -> Request:
         "out": out,
         "conditions": evaluate.Conditions(said.protocol, said.noise_seed, said.device, lpips),
     }
-    return Request(**same | made)
+    return Request(**same | lists | made)
 
 
 def _has_lpips(force: bool, out: Path) -> bool:

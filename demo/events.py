@@ -7,6 +7,7 @@ import contextlib
 import functools
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import gradio as gr
 import pandas as pd
@@ -52,71 +53,60 @@ def notice(text: str = "") -> dict:
     return gr.update(value=text, visible=bool(text))
 
 
-class Newest:
-    """What the page of each session asks of a tab now, as its browser says.
+class Tab:
+    """What a tab that runs networks knows of each session: its folders, what its page asks for now, what is to stop.
 
     An answer can be late: while it was made, its image was removed. What is no longer asked for is not shown.
     """
 
-    def __init__(self) -> None:
-        self._known: dict[str, tuple[float, tuple]] = {}
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+        self.stops: dict[str, threading.Event] = {}
+        self._newest: dict[str, tuple[float, tuple]] = {}
 
     def note(self, request: gr.Request, stamp: float, controls: tuple) -> None:
-        """Note the values of a tab's controls; requests overtake each other, so the browser's time decides."""
-        if stamp >= self._known.get(request.session_hash, (0.0, ()))[0]:
-            self._known[request.session_hash] = stamp, controls
+        """Note the values of the tab's controls; requests overtake each other, so the browser's time decides."""
+        if stamp >= self._newest.get(request.session_hash, (0.0, ()))[0]:
+            self._newest[request.session_hash] = stamp, controls
 
     def still(self, request: gr.Request, controls: tuple, key: Callable = tuple) -> bool:
         """Whether the controls still say what `key` takes of these values."""
-        _, newest = self._known.get(request.session_hash, (0.0, controls))
+        _, newest = self._newest.get(request.session_hash, (0.0, controls))
         return key(newest) == key(controls)
 
     def only(self, request: gr.Request, controls: tuple, answer: tuple, key: Callable = tuple):
         """Return an event's answer if it is still asked for, else one that changes nothing."""
         return answer if self.still(request, controls, key) else (gr.skip(),) * len(answer)
 
-    def forget(self, session: str) -> None:
-        """Forget a session that has ended."""
-        self._known.pop(session, None)
-
-
-class Stops:
-    """Which sessions want their work on a tab to end."""
-
-    def __init__(self) -> None:
-        self._running: dict[str, threading.Event] = {}
-
     @contextlib.contextmanager
-    def watch(self, session: str, report: Callable[[int, int], None]) -> Iterator[Callable[[int, int], None]]:
-        """Yield a progress callback that reports on, and raises `Stopped` once the session asked for it."""
-        wanted = self._running[session] = threading.Event()
+    def work(
+        self, request: gr.Request, controls: tuple, report: Callable[[tuple[int, int]], object], key: Callable = tuple
+    ) -> Iterator[tuple[Path, Callable[[int, int], None]]]:
+        """Yield a new folder, and a progress callback that raises `Stopped` once the result is not wanted any more."""
+        session = request.session_hash
+        stop = self.stops[session] = threading.Event()
 
         def step(done: int, total: int) -> None:
-            report(done, total)
-            if wanted.is_set():
+            report((done, total))
+            if stop.is_set() or not self.still(request, controls, key):
                 raise Stopped
 
         try:
-            yield step
+            with self.workspace.made(session) as folder:
+                yield folder, step
         finally:
-            if self._running.get(session) is wanted:
-                del self._running[session]
+            if self.stops.get(session) is stop:
+                del self.stops[session]
 
     def stop(self, session: str) -> None:
         """Ask a session's work to end at its next step."""
-        if running := self._running.get(session):
+        if running := self.stops.get(session):
             running.set()
 
-    def __len__(self) -> int:
-        return len(self._running)
-
-
-class Tab:
-    """What a tab that runs networks works with: its sessions' folders, who wants to stop, and what is asked for now."""
-
-    def __init__(self, workspace: Workspace) -> None:
-        self.workspace = workspace
-        self.stops, self.newest = Stops(), Newest()
+    def leave(self, session: str) -> None:
+        """End the work of a session that has ended, and forget it."""
+        self.stop(session)
+        self._newest.pop(session, None)
 
     def wire_newest(self, stamp: gr.Number, controls: list, make: Callable = tuple) -> None:
         """Wire that a session's newest values are known at once, also while work for older ones goes on.
@@ -126,7 +116,7 @@ class Tab:
         """
 
         def note(request: gr.Request, stamp: float, *values) -> None:
-            self.newest.note(request, stamp, make(values))
+            self.note(request, stamp, make(values))
 
         triggers = [each.change for each in controls]
         gr.on(triggers, note, [stamp, *controls], None, js=STAMPED, **EACH)
@@ -145,7 +135,7 @@ class Tab:
             return gr.update(interactive=not working), gr.update(interactive=working)
 
         def end(request: gr.Request):
-            self.stops.stop(request.session_hash)
+            self.stop(request.session_hash)
             return *buttons_for(False), notice(Stopped.sentence)
 
         begun = gr.on(triggers, lambda: (*buttons_for(True), notice()), None, [start, stop, line], **AT_ONCE)

@@ -81,8 +81,7 @@ def build() -> gr.Blocks:
 
         def leave(request: gr.Request) -> None:
             for each in (first, several, scores):
-                each.stops.stop(request.session_hash)
-                each.newest.forget(request.session_hash)
+                each.leave(request.session_hash)
             workspace.discard(request.session_hash)
 
         page.unload(leave)

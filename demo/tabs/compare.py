@@ -1,6 +1,7 @@
 """The Compare tab: noise is added to a clean image, each method takes it out, and the results are scored against it."""
 
 import dataclasses
+import functools
 import os
 from operator import itemgetter
 from pathlib import Path
@@ -40,39 +41,32 @@ class Compare(events.Tab):
 
     def compare(self, request: gr.Request, stamp: float, progress: gr.Progress = _PROGRESS, *values):
         """Run a comparison and keep it for this session; end when another one is asked for."""
-        self.newest.note(request, stamp, values)
+        self.note(request, stamp, values)
         image, photograph, level, seed, methods = values
         path = Path(image) if image else comparison.photographs()[photograph]
-
-        def report(done: int, total: int) -> None:
-            if not self.newest.still(request, values):
-                raise Stopped
-            progress((done, total), desc="Comparing", unit="methods")
-
-        session = request.session_hash
+        report = functools.partial(progress, desc="Comparing", unit="methods")
         try:
             ordered = [method for _, method in choices(image, photograph, level) if method in methods]
             if not ordered:
                 raise DemoError("Tick at least one method.")
-            with self.stops.watch(session, report) as step:
+            with self.work(request, values, report) as (folder, step):
                 made = comparison.compare(path, level, int(seed or 0), ordered, step)
-            with self.workspace.made(session) as folder:
                 link = None if image else comparison.link(photograph, level, int(seed or 0), ordered)
                 kept = keep(made, folder, _asked(*values), describe(made, level, link))
         except (DemoError, Stopped) as error:
-            return self.newest.only(request, values, (notice(error.sentence), *[gr.skip()] * 3))
+            return self.only(request, values, (notice(error.sentence), *[gr.skip()] * 3))
         names = [("clean", "clean"), *((comparison.name_of(each.method), each.method) for each in made.results)]
         answer = notice(), kept, gr.Dropdown(names, value="noisy"), gr.Dropdown(names, value=kept.best)
-        return self.newest.only(request, values, answer)
+        return self.only(request, values, answer)
 
     def show(
         self, request: gr.Request, stamp: float, made: Made | None, left: str, right: str, spot: tuple | None, *values
     ):
         """Show the comparison if it is what the controls ask for."""
-        self.newest.note(request, stamp, values)
+        self.note(request, stamp, values)
         if made is None or made.asked != _asked(*values) or not made.folder.exists():
             nothing = None, "" if made is None else _AGAIN, *[None] * 4
-            return self.newest.only(request, values, nothing)
+            return self.only(request, values, nothing)
         os.utime(made.folder)
         place = spot[1:] if spot and spot[0] == made.asked else (0.5, 0.5)
         chosen = [name if name in made.captions else "clean" for name in (left, right)]
@@ -84,11 +78,11 @@ class Compare(events.Tab):
             for kind in ("", "error_")
         )
         answer = styled(made.scores), made.note, pair, str(outlined(made, part)), pictures, errors[1:]
-        return self.newest.only(request, values, answer)
+        return self.only(request, values, answer)
 
     def offer(self, request: gr.Request, stamp: float, *values):
         """Offer the methods for an image and a level."""
-        self.newest.note(request, stamp, values)
+        self.note(request, stamp, values)
         image, photograph, level, *_ = values
         try:
             offered = choices(image, photograph, level)
@@ -97,7 +91,7 @@ class Compare(events.Tab):
             answer = notice(error.sentence), gr.skip()
         else:
             answer = notice(), gr.CheckboxGroup(offered, value=chosen)
-        return self.newest.only(request, values, answer, itemgetter(0, 1, 2))
+        return self.only(request, values, answer, itemgetter(0, 1, 2))
 
     def place(self, made: Made | None, event: gr.SelectData):
         """Note where the small picture was clicked."""

@@ -75,7 +75,7 @@ class Denoise(events.Tab):
         Gradio repeats the event of a call that others waited for: of an image that has been seen, nothing may change.
         """
         controls = Controls(*values)
-        self.newest.note(request, stamp, controls)
+        self.note(request, stamp, controls)
         image = controls.image
         if controls.seen and controls.seen[0] == image:
             return (gr.skip(),) * 4
@@ -89,42 +89,37 @@ class Denoise(events.Tab):
                 shown = views.thumbnail(source, self.workspace.new(request.session_hash) / "upload.png")
                 about, seen = f"{service.kind(source)}. Estimated noise level {estimate:.1f}.", (image, shown)
                 level = round(estimate, 1) if controls.automatic else level
-        return self.newest.only(request, controls, (line, about, level, seen), IMAGE)
+        return self.only(request, controls, (line, about, level, seen), IMAGE)
 
     def denoise(
         self, request: gr.Request, stamp: float, progress: gr.Progress = _PROGRESS, job: Job | None = None, *values
     ):
         """Run the network on the upload and keep the job for this session; end when something else is asked for."""
         controls = Controls(*values)
-        self.newest.note(request, stamp, controls)
-        asked, session, made, said = controls.asked, request.session_hash, gr.skip(), ""
-
-        def report(done: int, total: int) -> None:
-            if not self.newest.still(request, controls, ASKED):
-                raise Stopped
-            progress((done, total), desc="Denoising", unit="tiles")
-
+        self.note(request, stamp, controls)
+        asked, made, said = controls.asked, gr.skip(), ""
+        report = functools.partial(progress, desc="Denoising", unit="tiles")
         try:
             if asked is None:
                 raise DemoError("Choose an image: upload one, or take an example.")
             with told_to_the_visitor():
                 os.utime(asked.upload)
-            with self.workspace.made(session) as folder, self.stops.watch(session, report) as step:
+            with self.work(request, controls, report, ASKED) as (folder, step):
                 made = service.denoise(asked, folder, step)
         except (DemoError, Stopped) as error:
             said = error.sentence
         else:
             if job is not None:
-                self.workspace.discard(session, job.folder)
-        return self.newest.only(request, controls, (notice(said),), ASKED)[0], made
+                self.workspace.discard(request.session_hash, job.folder)
+        return self.only(request, controls, (notice(said),), ASKED)[0], made
 
     def show(self, request: gr.Request, stamp: float, job: Job | None, *values):
         """Show what the controls ask for, or that it has not been made."""
         controls = Controls(*values)
-        self.newest.note(request, stamp, controls)
+        self.note(request, stamp, controls)
         nothing = (AGAIN if controls.image else "", controls.thumbnail, *[None] * len(VIEWS))
         if job is None or job.asked != controls.asked:
-            return self.newest.only(request, controls, nothing, LOOK)
+            return self.only(request, controls, nothing, LOOK)
         strength, place = controls.strength, controls.place
         makers = {
             "crop": lambda: views.crop(job, strength, place),
@@ -138,18 +133,18 @@ class Denoise(events.Tab):
                 answer = summary(job, strength), views.navigator(job, place), *panes
         except DemoError as error:
             answer = error.sentence, *nothing[1:]
-        return self.newest.only(request, controls, answer, LOOK)
+        return self.only(request, controls, answer, LOOK)
 
     def offer(self, request: gr.Request, stamp: float, job: Job | None, *values):
         """Offer the download that the controls ask for, if it has been made."""
         controls = Controls(*values)
-        self.newest.note(request, stamp, controls)
+        self.note(request, stamp, controls)
         button = gr.DownloadButton("Download", value=None, interactive=False)
         if job is not None and job.asked == controls.asked:
             with contextlib.suppress(DemoError):  # which `show` says
                 made = service.write_result(job, controls.strength, controls.keep, controls.as_png)
                 button = gr.DownloadButton(f"Download {made.suffix[1:].upper()}", value=str(made), interactive=True)
-        return self.newest.only(request, controls, (button,), FILE)[0]
+        return self.only(request, controls, (button,), FILE)[0]
 
     def place(self, image: str | None, job: Job | None, event: gr.SelectData):
         """Note where the small picture was clicked, as a share of its sides."""

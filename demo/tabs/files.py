@@ -23,25 +23,23 @@ class Files(events.Tab):
 
     def denoise(self, request: gr.Request, stamp: float, progress: gr.Progress = _PROGRESS, *values) -> Iterator[tuple]:
         """Denoise all files, and show what became of each as soon as it is done; end when others are asked for."""
-        self.newest.note(request, stamp, values)
+        self.note(request, stamp, values)
         images, network, automatic, level, exact, keep, as_png, strength = values
-        session = request.session_hash
         options = {"strength": strength, "keep_metadata": keep, "as_png": as_png}
         paths, done = [Path(each) for each in images or []], 0
 
-        def report(tiles: int, total: int) -> None:
-            if not self.newest.still(request, values):
-                raise Stopped
+        def report(step: tuple[int, int]) -> None:
+            tiles, total = step
             name = f"{paths[done].name}, file {done + 1} of {len(paths)}"
             progress((done * total + tiles, len(paths) * total), desc=name, unit="steps")
 
         def only(*answer):
-            return self.newest.only(request, values, answer)
+            return self.only(request, values, answer)
 
         try:
             if not paths:
                 raise DemoError("Choose some images first.")
-            with self.workspace.made(session) as folder, self.stops.watch(session, report) as step:
+            with self.work(request, values, report) as (folder, step):
                 wanted = None if automatic else level
                 yield only(notice(), gr.skip(), as_table([], paths))
                 for lines in batch.denoise_files(paths, folder, wanted, exact or network, progress=step, **options):
@@ -54,16 +52,16 @@ class Files(events.Tab):
 
     def show(self, request: gr.Request, stamp: float, made: tuple | None, *values):
         """Offer the zip if it is what the controls ask for."""
-        self.newest.note(request, stamp, values)
+        self.note(request, stamp, values)
         nothing = gr.DownloadButton("Download", value=None, interactive=False)
         asked, path, lines = made or (None, "", [])
         if asked != values:
-            return self.newest.only(request, values, (nothing, _AGAIN if values[0] else "", None))
+            return self.only(request, values, (nothing, _AGAIN if values[0] else "", None))
         good = sum(1 for line in lines if line.result)
         failed = f", **{len(lines) - good} not**: the table says why" if good < len(lines) else ""
         button = gr.DownloadButton(f"Download {good} image{'s' * (good != 1)} (zip)", value=path, interactive=True)
         answer = button if good else nothing, f"**{good} of {len(lines)} done**{failed}.", gr.skip()
-        return self.newest.only(request, values, answer)
+        return self.only(request, values, answer)
 
 
 def as_table(lines: list[batch.Line], paths: list[Path]) -> pd.DataFrame:

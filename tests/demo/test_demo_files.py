@@ -97,7 +97,7 @@ def test_the_tab_says_what_became_of_each_and_can_be_stopped(uploads, tmp_path):
     assert list(tab.denoise(request, 2, lambda *_, **__: None, *controls)) == [(gr.skip(),) * 3] * 2  # not asked for
 
     def stop(*_, **__):
-        tab.stops.stop("me")
+        tab.stop("me")
 
     before = set((tmp_path / "results").iterdir())
     assert list(tab.denoise(request, 4, stop, *controls))[-1][0]["value"] == "Stopped."

@@ -59,7 +59,7 @@ def test_only_the_open_view_is_made(tab, tmp_path):
 
 def test_stop_ends_the_work_and_leaves_nothing(tab, tmp_path):
     files.write_image(tmp_path / "a.png", make_image((20, 20, 3)))
-    line, *_ = tab.denoise(REQUEST, 1, lambda *_, **__: tab.stops.stop("me"), None, *controls(tmp_path / "a.png"))
+    line, *_ = tab.denoise(REQUEST, 1, lambda *_, **__: tab.stop("me"), None, *controls(tmp_path / "a.png"))
     assert line["value"] == "Stopped." and list((tmp_path / "results").iterdir()) == [] and len(tab.stops) == 0
 
 
@@ -69,8 +69,8 @@ def test_an_answer_that_is_no_longer_asked_for_changes_nothing(tab, tmp_path):
     asked = controls(tmp_path / "a.png")
     _, job = tab.denoise(REQUEST, 1, quiet, None, *asked)
     cleared = asked._replace(image=None)
-    tab.newest.note(REQUEST, 9, cleared)
-    tab.newest.note(REQUEST, 8, asked)  # overtaken
+    tab.note(REQUEST, 9, cleared)
+    tab.note(REQUEST, 8, asked)  # overtaken
     unchanged = gr.skip()
     assert set(map(str, tab.inspect(REQUEST, 5, *asked))) == {str(unchanged)}
     assert set(map(str, tab.show(REQUEST, 5, job, *asked))) == {str(unchanged)}
@@ -79,7 +79,7 @@ def test_an_answer_that_is_no_longer_asked_for_changes_nothing(tab, tmp_path):
     assert tab.show(REQUEST, 10, job, *cleared)[2:] == (None,) * 4
     tab.workspace.discard("me", job.folder)
     assert "has been cleared" in tab.show(REQUEST, 11, job, *asked)[0]
-    tab.newest.note(REQUEST, 12, asked._replace(view="whole"))
+    tab.note(REQUEST, 12, asked._replace(view="whole"))
     assert not tab.offer(REQUEST, 5, job, *asked).interactive  # another view changes nothing of the file
 
 

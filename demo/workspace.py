@@ -1,6 +1,7 @@
 """Folders for results that only their visitor can reach, and that do not outlive the visit. No Gradio."""
 
 import contextlib
+import hashlib
 import secrets
 import shutil
 import threading
@@ -16,34 +17,30 @@ KEEP_SECONDS = 10 * 60
 class Workspace:
     """Private folders of many sessions under one root, where they are made.
 
-    A folder's name is 128 random bits, because whoever knows a served file's path can read it. Folders go when their
-    session ends, or `KEEP_SECONDS` after their last use.
+    A folder's name is 128 bits that nobody can guess, because whoever knows a served file's path can read it: half of
+    them are the session's, the others random. Folders go when their session ends, or `KEEP_SECONDS` after their last
+    use.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._folders: dict[str, set[Path]] = {}
-        self._lock = threading.Lock()
+        self._secret = secrets.token_bytes(32)
+
+    def _mark(self, session: str) -> str:
+        return hashlib.blake2b(session.encode(), key=self._secret, digest_size=8).hexdigest()
 
     def new(self, session: str) -> Path:
         """Make an empty folder for a session, and remove the folders that are too old."""
         self.sweep()
-        folder = self.root / secrets.token_hex(16)
+        folder = self.root / (self._mark(session) + secrets.token_hex(8))
         folder.mkdir(parents=True, mode=0o700)
-        with self._lock:
-            self._folders.setdefault(session, set()).add(folder)
         return folder
 
     def discard(self, session: str, folder: Path | None = None) -> None:
         """Remove one folder of a session, or all of them."""
-        with self._lock:
-            owned = self._folders.get(session, set())
-            gone = set(owned) if folder is None else owned & {folder}
-            owned -= gone
-            if not owned:
-                self._folders.pop(session, None)
-        for each in gone:
-            shutil.rmtree(each, ignore_errors=True)
+        for each in self.root.glob(f"{self._mark(session)}*"):
+            if folder in (None, each):
+                shutil.rmtree(each, ignore_errors=True)
 
     @contextlib.contextmanager
     def made(self, session: str) -> Iterator[Path]:
@@ -73,11 +70,6 @@ class Workspace:
             for file in self.root.parent.glob("tmp*"):  # `gr.File` leaves an empty one beside each upload
                 if file.is_file() and not file.stat().st_size and file.stat().st_mtime < oldest:
                     file.unlink()
-        with self._lock:
-            for session, folders in list(self._folders.items()):
-                self._folders[session] = {folder for folder in folders if folder.exists()}
-                if not self._folders[session]:
-                    del self._folders[session]
 
     def keep_swept(self, seconds: float = 60) -> None:
         """Sweep from now on, in the background: a visitor who has left is not followed by another one at once."""

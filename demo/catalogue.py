@@ -62,28 +62,26 @@ class Network:
 
 
 def short_names() -> dict[str, str]:
-    """Return the released id that each short name means; read once, for weights stay while the page is served."""
-    return _short_names(checkpoint.WEIGHTS_DIR)
-
-
-@functools.lru_cache(maxsize=8)
-def _short_names(folder: Path) -> dict[str, str]:
-    return checkpoint.short_names()
-
-
-@functools.lru_cache(maxsize=64)
-def _describe(model: str, folder: Path) -> Network:
-    header = checkpoint.read_header(folder / f"{model}{checkpoint.SUFFIX}")
-    with torch.device("meta"):
-        parameters = count_parameters(header.model.build())
-    return Network(model, parameters, header.model.channels, header.noise_level, header.strategy)
+    """Return the released id that each short name means."""
+    return _read(checkpoint.WEIGHTS_DIR)[0]
 
 
 def networks() -> list[Network]:
     """List the released networks in the order of their titles, the best of a kind first."""
-    best, order = set(short_names().values()), list(_TITLES)
-    found = [_describe(model, checkpoint.WEIGHTS_DIR) for model in mdrn.list_models()]
-    return sorted(found, key=lambda n: (order.index(n.size) if n.size in order else len(order), n.id not in best, n.id))
+    return _read(checkpoint.WEIGHTS_DIR)[1]
+
+
+@functools.lru_cache(maxsize=8)
+def _read(folder: Path) -> tuple[dict[str, str], list[Network]]:
+    """Read the headers in a folder of weights once, for they stay while the page is served."""
+    names, found = checkpoint.short_names(), []
+    for model in mdrn.list_models():
+        header = checkpoint.read_header(model)
+        with torch.device("meta"):
+            parameters = count_parameters(header.model.build())
+        found.append(Network(model, parameters, header.model.channels, header.noise_level, header.strategy))
+    order = [*_TITLES, *names]
+    return names, sorted(found, key=lambda n: (order.index(n.size), n.id not in names.values(), n.id))
 
 
 def find(model: str) -> Network:

@@ -63,9 +63,13 @@ def read_clean(path: Path) -> tuple[np.ndarray, bool]:
     return np.ascontiguousarray(image[middle]), max(image.shape[:2]) > MAX_SIDE
 
 
-def colours_of(clean: np.ndarray) -> int:
-    """Return 1 for a grey image, 3 for RGB."""
-    return clean.shape[2] if clean.ndim == 3 else 1
+def colours_of(path: Path) -> int:
+    """Return 1 for a grey image, 3 for RGB.
+
+    Raises:
+        DemoError: if it is not an image this page takes.
+    """
+    return 1 if read_clean(path)[0].ndim == 2 else 3
 
 
 def able(noise_level: float, colours: int) -> list[Network]:
@@ -127,11 +131,13 @@ def compare(
             progress(done - 1, len(methods))
         if method in CLASSICAL:
             began = time.perf_counter()
-            restored, parameters = _classical(method, noisy, noise_level), None
-            seconds = time.perf_counter() - began
+            batch = torch.from_numpy(np.atleast_3d(noisy)).permute(2, 0, 1)[None]
+            planes = CLASSICAL[method](batch, noise.to_sigma(noise_level))[0]
+            restored = planes.permute(1, 2, 0).numpy().reshape(noisy.shape)
+            seconds, parameters = time.perf_counter() - began, None
         else:
             network = catalogue.find(method)
-            if not network.covers(noise_level) or network.channels > colours_of(clean):
+            if not network.covers(noise_level) or network.channels > np.atleast_3d(clean).shape[2]:
                 left_out.append(method)
                 continue
             done_by = inference.restore(noisy, noise_level, method)
@@ -165,13 +171,6 @@ def from_link(query: dict[str, str]) -> tuple[str, int, int, list[str]] | None:
         query.get("tab") == "compare" and photograph in photographs() and level in LEVELS and 0 <= seed <= _LARGEST_SEED
     )
     return (photograph, level, seed, methods) if valid else None
-
-
-def _classical(method: str, noisy: np.ndarray, noise_level: float) -> np.ndarray:
-    planes = noisy[..., None] if noisy.ndim == 2 else noisy
-    batch = torch.from_numpy(planes).permute(2, 0, 1)[None]
-    restored = CLASSICAL[method](batch, noise.to_sigma(noise_level))
-    return restored[0].permute(1, 2, 0).numpy().reshape(noisy.shape)
 
 
 def _score(

@@ -96,7 +96,8 @@ def open_link(request: gr.Request):
     asked = comparison.from_link(query)
     if asked is not None:
         photograph, level, seed, methods = asked
-        boxes = gr.CheckboxGroup(compare.choices(None, photograph, level), value=methods)
+        colours = comparison.colours_of(comparison.photographs()[photograph])
+        boxes = gr.CheckboxGroup(comparison.choices(level, colours), value=methods)
         return gr.Tabs(selected="compare"), notice(), photograph, level, seed, boxes
     bad = (tab is not None and tab not in TABS) or bool({"photograph", "level", "seed", "methods"} & set(query))
     selected = gr.Tabs(selected=tab) if tab in TABS else gr.skip()

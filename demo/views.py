@@ -4,6 +4,7 @@ A crop is the same part of the image in every view. Where nobody has chosen one,
 Pictures are written once, into the folder of the job; what is returned are their paths as strings, for Gradio.
 """
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -31,14 +32,15 @@ def whole(job: Job, strength: float) -> tuple[str, str]:
 def crop(job: Job, strength: float, spot: Spot | None) -> tuple[str, str]:
     """Write the crop before and after, every pixel of it."""
     at, place = window(job, spot)
-    before, after = _cropped(job, strength, at)
+    before, after = job.stage(0)[at], service.restored(job, strength, at)
     return _write(job, f"crop_before{place}", before), _write(job, f"crop_after{place}_{_percent(strength)}", after)
 
 
 def removed(job: Job, strength: float, spot: Spot | None) -> str:
     """Write what was taken away in the crop: upload minus result, `RESIDUAL_GAIN` times, around mid grey."""
     at, place = window(job, spot)
-    before, after = (to_depth(without_alpha(image), 8).astype(np.int16) for image in _cropped(job, strength, at))
+    pair = job.stage(0)[at], service.restored(job, strength, at)
+    before, after = (to_depth(without_alpha(image), 8).astype(np.int16) for image in pair)
     shown = np.clip(128 + RESIDUAL_GAIN * (before - after), 0, 255).astype(np.uint8)
     return _write(job, f"removed{place}_{_percent(strength)}", shown)
 
@@ -94,37 +96,23 @@ def without_alpha(image: np.ndarray) -> np.ndarray:
     return image
 
 
+@functools.lru_cache(maxsize=256)
 def _where_it_differs(job: Job) -> Spot:
     """Return the middle of the grid cell in which the restored image differs most from the upload."""
     before, after = job.stage(0), job.stage(job.stages)
-    kept = job.folder / "spot.npy"
-    if not kept.exists():
-        step = max(1, int((before.shape[0] * before.shape[1] / 1e6) ** 0.5))  # a million samples are enough
-        error = np.abs(before[::step, ::step].astype(np.float32) - after[::step, ::step])
-        error = error if error.ndim == 2 else error.mean(axis=2)
-        best = (-1.0, (0.5, 0.5))
-        for rows in np.array_split(np.arange(error.shape[0]), min(_GRID, error.shape[0])):
-            for columns in np.array_split(np.arange(error.shape[1]), min(_GRID, error.shape[1])):
-                mean = float(error[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].mean())
-                at = ((columns.mean() + 0.5) / error.shape[1], (rows.mean() + 0.5) / error.shape[0])
-                best = max(best, (mean, at))
-        np.save(kept, best[1])
-    across, down = np.load(kept)
-    return float(across), float(down)
-
-
-def _cropped(job: Job, strength: float, at: tuple[slice, slice]) -> tuple[np.ndarray, np.ndarray]:
-    return job.stage(0)[at], service.restored(job, strength, at)
+    step = max(1, int((job.pixels / 1e6) ** 0.5))  # a million samples are enough
+    error = np.abs(before[::step, ::step].astype(np.float32) - after[::step, ::step])
+    error = Image.fromarray(error if error.ndim == 2 else error.mean(axis=2))
+    cells = np.asarray(error.resize((_GRID, _GRID), Image.Resampling.BOX))
+    row, column = divmod(int(cells.argmax()), _GRID)
+    return (column + 0.5) / _GRID, (row + 0.5) / _GRID
 
 
 def _reduced(image: np.ndarray, side: int) -> np.ndarray:
     """Return an image of any kind as 8 bits, at most `side` pixels a side."""
-    image = to_depth(image, 8)
-    longest = max(image.shape[:2])
-    if longest <= side:
-        return image
-    size = tuple(max(1, round(length * side / longest)) for length in image.shape[1::-1])
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
+    picture = Image.fromarray(to_depth(image, 8))
+    picture.thumbnail((side, side), Image.Resampling.BOX)
+    return np.asarray(picture)
 
 
 def _percent(strength: float) -> str:

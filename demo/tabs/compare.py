@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import os
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
 
 import gradio as gr
@@ -15,7 +15,7 @@ from demo import comparison, events, service, views
 from demo.comparison import Comparison, Result
 from demo.errors import DemoError, Stopped
 from demo.events import AT_ONCE, LIGHT, NEWEST, PICTURE, PRIVATE, QUIET, STAMPED, notice, styled
-from mdrn import files, metrics
+from mdrn import metrics
 
 _PROGRESS = gr.Progress()
 COLUMNS = ["Method", "PSNR, dB", "SSIM", "LPIPS", "Seconds", "Params, M"]
@@ -33,7 +33,6 @@ class Made:
     scores: pd.DataFrame  # the table
     note: str  # what the scores are of
     captions: dict[str, str]  # method -> what is written under its picture; 'clean' and 'noisy' are methods here
-    best: str  # the method with the highest PSNR
 
 
 class Compare(events.Tab):
@@ -43,20 +42,22 @@ class Compare(events.Tab):
         """Run a comparison and keep it for this session; end when another one is asked for."""
         self.note(request, stamp, values)
         image, photograph, level, seed, methods = values
-        path = Path(image) if image else comparison.photographs()[photograph]
+        path, seed = _path(image, photograph), int(seed or 0)
         report = functools.partial(progress, desc="Comparing", unit="methods")
         try:
-            ordered = [method for _, method in choices(image, photograph, level) if method in methods]
+            offered = comparison.choices(level, comparison.colours_of(path))
+            ordered = [method for _, method in offered if method in methods]
             if not ordered:
                 raise DemoError("Tick at least one method.")
             with self.work(request, values, report) as (folder, step):
-                made = comparison.compare(path, level, int(seed or 0), ordered, step)
-                link = None if image else comparison.link(photograph, level, int(seed or 0), ordered)
+                made = comparison.compare(path, level, seed, ordered, step)
+                link = None if image else comparison.link(photograph, level, seed, ordered)
                 kept = keep(made, folder, _asked(*values), describe(made, level, link))
         except (DemoError, Stopped) as error:
             return self.only(request, values, (notice(error.sentence), *[gr.skip()] * 3))
         names = [("clean", "clean"), *((comparison.name_of(each.method), each.method) for each in made.results)]
-        answer = notice(), kept, gr.Dropdown(names, value="noisy"), gr.Dropdown(names, value=kept.best)
+        best = max(made.results, key=attrgetter("psnr")).method
+        answer = notice(), kept, gr.Dropdown(names, value="noisy"), gr.Dropdown(names, value=best)
         return self.only(request, values, answer)
 
     def show(
@@ -72,12 +73,12 @@ class Compare(events.Tab):
         chosen = [name if name in made.captions else "clean" for name in (left, right)]
         with Image.open(made.folder / "clean.png") as clean:
             part = views.part_at(clean.size[::-1], (_CROP, _CROP), place)
-        pair = tuple(str(enlarged(made, name, part)) for name in chosen)
+        pair = tuple(enlarged(made, name, part) for name in chosen)
         pictures, errors = (
             [(str(made.folder / f"{kind}{name}.png"), caption) for name, caption in made.captions.items()]
             for kind in ("", "error_")
         )
-        answer = styled(made.scores), made.note, pair, str(outlined(made, part)), pictures, errors[1:]
+        answer = styled(made.scores), made.note, pair, outlined(made, part), pictures, errors[1:]
         return self.only(request, values, answer)
 
     def offer(self, request: gr.Request, stamp: float, *values):
@@ -85,20 +86,19 @@ class Compare(events.Tab):
         self.note(request, stamp, values)
         image, photograph, level, *_ = values
         try:
-            offered = choices(image, photograph, level)
-            chosen = comparison.first_choice(level, _colours(image, photograph))
+            colours = comparison.colours_of(_path(image, photograph))
+            first = comparison.first_choice(level, colours)
+            answer = notice(), gr.CheckboxGroup(comparison.choices(level, colours), value=first)
         except DemoError as error:
             answer = notice(error.sentence), gr.skip()
-        else:
-            answer = notice(), gr.CheckboxGroup(offered, value=chosen)
         return self.only(request, values, answer, itemgetter(0, 1, 2))
 
     def place(self, made: Made | None, event: gr.SelectData):
         """Note where the small picture was clicked."""
         if made is None or not made.folder.exists():
             return gr.skip()
-        height, width = np.asarray(Image.open(made.folder / "clean.png")).shape[:2]
-        return made.asked, event.index[0] / width, event.index[1] / height
+        with Image.open(made.folder / "clean.png") as clean:
+            return made.asked, event.index[0] / clean.width, event.index[1] / clean.height
 
 
 def _asked(image: str | None, photograph: str, level: int, seed: int, methods: list[str]) -> tuple:
@@ -107,51 +107,39 @@ def _asked(image: str | None, photograph: str, level: int, seed: int, methods: l
 
 def keep(made: Comparison, folder: Path, asked: tuple, note: str) -> Made:
     """Write the pictures of a comparison, and return what is shown of it."""
-    _write(folder / "clean.png", made.clean)
+    Image.fromarray(made.clean).save(folder / "clean.png")
     captions = {"clean": "clean"}
     for result in made.results:
-        _write(folder / f"{result.method}.png", result.image)
-        _write(folder / f"error_{result.method}.png", comparison.difference(result, made.clean))
+        Image.fromarray(result.image).save(folder / f"{result.method}.png")
+        Image.fromarray(comparison.difference(result, made.clean)).save(folder / f"error_{result.method}.png")
         captions[result.method] = f"{result.psnr:.2f} dB, {comparison.name_of(result.method)}"
-    best = max(made.results, key=lambda result: result.psnr).method
-    return Made(asked, folder, scores(made.results), note, captions, best)
+    return Made(asked, folder, scores(made.results), note, captions)
 
 
-def enlarged(made: Made, method: str, part: tuple[slice, slice]) -> Path:
+def enlarged(made: Made, method: str, part: tuple[slice, slice]) -> str:
     """Write the chosen part of a method's picture, each pixel as a block."""
     rows, columns = part
     path = made.folder / f"part_{method}_{columns.start}_{rows.start}.png"
     if not path.exists():
-        pixels = files.read_image(made.folder / f"{method}.png").pixels[part]
-        _write(path, pixels.repeat(_SCALE, axis=0).repeat(_SCALE, axis=1))
-    return path
+        pixels = np.asarray(Image.open(made.folder / f"{method}.png"))[part]
+        Image.fromarray(pixels.repeat(_SCALE, axis=0).repeat(_SCALE, axis=1)).save(path)
+    return str(path)
 
 
-def outlined(made: Made, part: tuple[slice, slice]) -> Path:
+def outlined(made: Made, part: tuple[slice, slice]) -> str:
     """Write the clean image with the chosen part outlined."""
     rows, columns = part
     path = made.folder / f"where_{columns.start}_{rows.start}.png"
     if not path.exists():
-        with Image.open(made.folder / "clean.png") as clean:
-            image = clean.convert("RGB")
+        image = Image.open(made.folder / "clean.png").convert("RGB")
         box = [columns.start, rows.start, min(columns.stop, image.width) - 1, min(rows.stop, image.height) - 1]
         ImageDraw.Draw(image).rectangle(box, outline="white", width=3)
         image.save(path)
-    return path
+    return str(path)
 
 
-def _write(path: Path, image: np.ndarray) -> None:
-    path.write_bytes(files.encode_image(np.ascontiguousarray(image), "png"))
-
-
-def _colours(image: str | None, photograph: str) -> int:
-    path = Path(image) if image else comparison.photographs()[photograph]
-    return comparison.colours_of(comparison.read_clean(path)[0])
-
-
-def choices(image: str | None, photograph: str, level: float) -> list[tuple[str, str]]:
-    """Return the methods for the visitor's own image or, if there is none, for one of the photographs."""
-    return comparison.choices(level, _colours(image, photograph))
+def _path(image: str | None, photograph: str) -> Path:
+    return Path(image) if image else comparison.photographs()[photograph]
 
 
 def scores(results: list[Result]) -> pd.DataFrame:
@@ -187,7 +175,7 @@ def layout(tab: gr.Tab, handlers: Compare) -> list:
     names = list(comparison.photographs())
     made, spot, go = (gr.State(None) for _ in range(3))
     stamp = gr.Number(visible=False)
-    colours = _colours(None, names[0])
+    colours = comparison.colours_of(_path(None, names[0]))
     columns = [name for name in COLUMNS if name != "LPIPS" or metrics.lpips_available()]
     with gr.Row():
         with gr.Column(scale=2, min_width=320):

@@ -68,7 +68,6 @@ def read(results: Path = RESULTS) -> pd.DataFrame | None:
     except (OSError, ValueError):
         return None
     frame = frame[(frame.protocol == "awgn") & (frame.noise_seed.fillna(0) == 0) & frame.psnr.notna()]
-    frame = frame.assign(origin=frame.plan.map({PUBLISHED: PUBLISHED}).fillna("measured"))
     return frame if len(frame) else None
 
 
@@ -81,21 +80,21 @@ def sets_shown(frame: pd.DataFrame) -> list[str]:
 def table(frame: pd.DataFrame, topic: str) -> pd.DataFrame:
     """Return one row a method, best first: PSNR at each level with SSIM where it was computed, size and time."""
     rows = frame[(frame["set"] == topic) & frame.plan.isin([RELEASE, PUBLISHED, "baselines"])]
-    rows = rows.assign(method=[_named(row) for row in rows.itertuples()])
+    origins = rows.plan.where(rows.plan == PUBLISHED, "measured")
+    rows = rows.assign(Method=[_named(row) for row in rows.itertuples()], Origin=origins)
     levels = sorted(rows[rows.plan == RELEASE].level.unique())
-    index = ["method", "origin"]
+    index = ["Method", "Origin"]
+    wide = rows.pivot_table(index=index, columns="level", values=["psnr", "ssim"])
+    columns = {
+        f"{title} at {level:g}": wide.get((name, level))
+        for name, title in (("psnr", "PSNR, dB"), ("ssim", "SSIM"))
+        for level in levels
+    }
     facts = rows.groupby(index)[["parameters", "ms_512"]].max()
-    columns = {}
-    for name, unit in (("psnr", "PSNR, dB"), ("ssim", "SSIM")):
-        wide = rows.pivot_table(index=index, columns="level", values=name)
-        columns |= {f"{unit} at {level:g}": wide[level] for level in levels if level in wide}
-    made = pd.DataFrame(columns).assign(
-        **{"Size, million parameters": facts.parameters / 1e6, f"Time, {_TIME}": facts.ms_512}
-    )
-    middle = f"PSNR, dB at {levels[len(levels) // 2]:g}"
-    made = made.sort_values(middle, ascending=False).reset_index()
-    made["Origin"] = made.pop("origin")
-    return made.rename(columns={"method": "Method"}).dropna(axis=1, how="all")
+    columns |= {"Size, million parameters": facts.parameters / 1e6, f"Time, {_TIME}": facts.ms_512}
+    best_first = pd.DataFrame(columns).sort_values(f"PSNR, dB at {levels[len(levels) // 2]:g}", ascending=False)
+    made = best_first.reset_index().dropna(axis=1, how="all")
+    return made[[name for name in made if name != "Origin"] + ["Origin"]]
 
 
 def _named(row) -> str:
@@ -134,15 +133,12 @@ def quality_against_time(frame: pd.DataFrame, topic: str = "BSD68", level: float
     return _svg(draw, f"PSNR on {topic} against milliseconds: MDRN beside other methods")
 
 
-def strategies(frame: pd.DataFrame, level: float = 50) -> str | None:
+def strategies(frame: pd.DataFrame, topic: str = "Set12", level: float = 50) -> str | None:
     """Draw what distillation (HMDS) gives, PSNR against steps of training; None without runs of several lengths."""
-    study = frame[frame.steps.notna() & (frame.level == level) & ~frame.plan.isin([RELEASE, PUBLISHED])]
-    study = study[study.strategy.notna() & ~study.method.str.endswith("+auto")]
-    if not (study.groupby(["size", "strategy"])["steps"].nunique() > 1).any():
-        return None
-    topic = next((name for name in ("Set12", "BSD68") if name in set(study["set"])), None)
-    means = study[study["set"] == topic].groupby(["size", "strategy", "steps"]).psnr.mean().reset_index()
-    if means.empty:
+    study = frame[(frame["set"] == topic) & (frame.level == level) & frame.steps.notna() & frame.strategy.notna()]
+    study = study[~study.plan.isin([RELEASE, PUBLISHED]) & ~study.method.str.endswith("+auto")]
+    means = study.groupby(["size", "strategy", "steps"]).psnr.mean().reset_index()
+    if not means.duplicated(["size", "strategy"]).any():
         return None
 
     def draw(axes) -> None:

@@ -64,10 +64,11 @@ class Tab:
         self.stops: dict[str, threading.Event] = {}
         self._newest: dict[str, tuple[float, tuple]] = {}
 
-    def note(self, request: gr.Request, stamp: float, controls: tuple) -> None:
-        """Note the values of the tab's controls; requests overtake each other, so the browser's time decides."""
+    def note(self, request: gr.Request, stamp: float, controls: tuple) -> tuple:
+        """Note and return the tab's controls' values; requests overtake each other, so the browser's time decides."""
         if stamp >= self._newest.get(request.session_hash, (0.0, ()))[0]:
             self._newest[request.session_hash] = stamp, controls
+        return controls
 
     def still(self, request: gr.Request, controls: tuple, key: Callable = tuple) -> bool:
         """Whether the controls still say what `key` takes of these values."""

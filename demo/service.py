@@ -115,6 +115,7 @@ def denoise(asked: Asked, folder: Path, progress: Callable[[int, int], None] | N
     path = Path(asked.upload)
     source = read(path)
     with told_to_the_visitor(path):
+        os.utime(path)  # Gradio removes what has not been used for some time
         model = catalogue.model_argument(asked.model)
         settings = source.pixels, asked.noise_level, model, asked.strength
         result = inference.restore(*settings, stages=True, progress=progress)

@@ -40,8 +40,7 @@ class Compare(events.Tab):
 
     def compare(self, request: gr.Request, stamp: float, progress: gr.Progress = _PROGRESS, *values):
         """Run a comparison and keep it for this session; end when another one is asked for."""
-        self.note(request, stamp, values)
-        image, photograph, level, seed, methods = values
+        image, photograph, level, seed, methods = self.note(request, stamp, values)
         path, seed = _path(image, photograph), int(seed or 0)
         report = functools.partial(progress, desc="Comparing", unit="methods")
         try:
@@ -83,8 +82,7 @@ class Compare(events.Tab):
 
     def offer(self, request: gr.Request, stamp: float, *values):
         """Offer the methods for an image and a level."""
-        self.note(request, stamp, values)
-        image, photograph, level, *_ = values
+        image, photograph, level, *_ = self.note(request, stamp, values)
         try:
             colours = comparison.colours_of(_path(image, photograph))
             first = comparison.first_choice(level, colours)

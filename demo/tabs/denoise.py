@@ -6,7 +6,6 @@ change: so the download is always what the controls say, and there is none while
 
 import contextlib
 import functools
-import os
 import shutil
 from operator import attrgetter
 from pathlib import Path
@@ -28,7 +27,6 @@ STRENGTHS = {"Light": 0.5, "Medium": 0.75, "Strong (recommended)": 1.0}
 AGAIN = "**Denoise** makes the result for this image and these settings."
 IMAGE, ASKED = attrgetter("image"), attrgetter("asked")  # what each answer depends on
 FILE = attrgetter("asked", "strength", "keep", "as_png")
-LOOK = attrgetter("asked", "strength", "view", "place", "thumbnail")
 _PROGRESS = gr.Progress()
 _LABEL = 26  # pixels, above a picture
 _SCROLL = "() => { if (innerWidth < 640) document.getElementById('result').scrollIntoView(); }"
@@ -74,52 +72,46 @@ class Denoise(events.Tab):
 
         Gradio repeats the event of a call that others waited for: of an image that has been seen, nothing may change.
         """
-        controls = Controls(*values)
-        self.note(request, stamp, controls)
+        controls = self.note(request, stamp, Controls(*values))
         image = controls.image
         if controls.seen and controls.seen[0] == image:
             return (gr.skip(),) * 4
-        line, about, level, seen = notice(), "", gr.skip(), None
+        answer = notice(), "", gr.skip(), None
         if image is not None:
             try:
                 source, estimate = service.inspect(Path(image))
-            except DemoError as error:
-                line = notice(error.sentence)
-            else:
                 shown = views.thumbnail(source, self.workspace.new(request.session_hash) / "upload.png")
-                about, seen = f"{service.kind(source)}. Estimated noise level {estimate:.1f}.", (image, shown)
-                level = round(estimate, 1) if controls.automatic else level
-        return self.only(request, controls, (line, about, level, seen), IMAGE)
+                about = f"{service.kind(source)}. Estimated noise level {estimate:.1f}."
+                level = round(estimate, 1) if controls.automatic else gr.skip()
+                answer = notice(), about, level, (image, shown)
+            except DemoError as error:
+                answer = notice(error.sentence), "", gr.skip(), None
+        return self.only(request, controls, answer, IMAGE)
 
     def denoise(
         self, request: gr.Request, stamp: float, progress: gr.Progress = _PROGRESS, job: Job | None = None, *values
     ):
         """Run the network on the upload and keep the job for this session; end when something else is asked for."""
-        controls = Controls(*values)
-        self.note(request, stamp, controls)
+        controls = self.note(request, stamp, Controls(*values))
         asked, made, said = controls.asked, gr.skip(), ""
         report = functools.partial(progress, desc="Denoising", unit="tiles")
         try:
             if asked is None:
                 raise DemoError("Choose an image: upload one, or take an example.")
-            with told_to_the_visitor():
-                os.utime(asked.upload)
             with self.work(request, controls, report, ASKED) as (folder, step):
                 made = service.denoise(asked, folder, step)
-        except (DemoError, Stopped) as error:
-            said = error.sentence
-        else:
             if job is not None:
                 self.workspace.discard(request.session_hash, job.folder)
+        except (DemoError, Stopped) as error:
+            said = error.sentence
         return self.only(request, controls, (notice(said),), ASKED)[0], made
 
     def show(self, request: gr.Request, stamp: float, job: Job | None, *values):
         """Show what the controls ask for, or that it has not been made."""
-        controls = Controls(*values)
-        self.note(request, stamp, controls)
+        controls = self.note(request, stamp, Controls(*values))
         nothing = (AGAIN if controls.image else "", controls.thumbnail, *[None] * len(VIEWS))
         if job is None or job.asked != controls.asked:
-            return self.only(request, controls, nothing, LOOK)
+            return self.only(request, controls, nothing)
         strength, place = controls.strength, controls.place
         makers = {
             "crop": lambda: views.crop(job, strength, place),
@@ -133,12 +125,11 @@ class Denoise(events.Tab):
                 answer = summary(job, strength), views.navigator(job, place), *panes
         except DemoError as error:
             answer = error.sentence, *nothing[1:]
-        return self.only(request, controls, answer, LOOK)
+        return self.only(request, controls, answer)
 
     def offer(self, request: gr.Request, stamp: float, job: Job | None, *values):
         """Offer the download that the controls ask for, if it has been made."""
-        controls = Controls(*values)
-        self.note(request, stamp, controls)
+        controls = self.note(request, stamp, Controls(*values))
         button = gr.DownloadButton("Download", value=None, interactive=False)
         if job is not None and job.asked == controls.asked:
             with contextlib.suppress(DemoError):  # which `show` says
@@ -148,15 +139,11 @@ class Denoise(events.Tab):
 
     def place(self, image: str | None, job: Job | None, event: gr.SelectData):
         """Note where the small picture was clicked, as a share of its sides."""
-        if image is None or job is None or not job.folder.exists():
+        if job is None or not job.folder.exists():
             return gr.skip()
         height, width = job.stage(0).shape[:2]
         scale = min(1.0, views.NAVIGATOR_SIDE / max(height, width))
         return image, event.index[0] / (width * scale), event.index[1] / (height * scale)
-
-    def take_first(self, request: gr.Request):
-        """Give a new visitor something to look at."""
-        return self.take_example(0, request)
 
     def take_example(self, index: int, request: gr.Request):
         """Put an example into the place of the upload, and ask for a run."""
@@ -205,9 +192,9 @@ def layout(page: gr.Blocks, handlers: Denoise, ready: bool) -> None:
             with gr.Row():
                 strength = events.strength_slider("strength", scale=3, min_width=300)
                 with gr.Column(scale=1, min_width=170, elem_classes="presets"):
-                    presets = [
-                        gr.Button(name, size="sm", elem_id=f"strength-{name.split()[0].lower()}") for name in STRENGTHS
-                    ]
+                    for name, value in STRENGTHS.items():
+                        preset = gr.Button(name, size="sm", elem_id=f"strength-{name.split()[0].lower()}")
+                        preset.click(functools.partial(float, value), None, strength, **AT_ONCE)
             with gr.Row():
                 download = gr.DownloadButton(
                     "Download", interactive=False, variant="primary", scale=2, min_width=200, elem_id="download"
@@ -231,13 +218,11 @@ def layout(page: gr.Blocks, handlers: Denoise, ready: bool) -> None:
     brought = image.change(None, None, None, js="() => {}", **EACH)
     brought.then(handlers.inspect, [stamp, *controls], [line, about, level, seen], js=STAMPED, **NEWEST)
     navigator.select(handlers.place, [image, job], spot, **QUIET, **LIGHT, **PRIVATE)
-    for button, value in zip(presets, STRENGTHS.values(), strict=True):
-        button.click(functools.partial(float, value), None, strength, **AT_ONCE)
     for name, tab in zip(VIEWS, tabs, strict=True):
         tab.select(functools.partial(str, name), None, view, **AT_ONCE)
     examples.click(handlers.take_example, examples, [image, go], **AT_ONCE)
-    if ready:
-        page.load(handlers.take_first, None, [image, go], **AT_ONCE)
+    if ready:  # a new visitor gets something to look at
+        page.load(handlers.take_example, gr.State(0), [image, go], **AT_ONCE)
     begin = [start.click, go.change]
     handlers.wire_run(begin, handlers.denoise, sent, [job], (start, stop), line, panes[0])
 

@@ -23,8 +23,7 @@ class Files(events.Tab):
 
     def denoise(self, request: gr.Request, stamp: float, progress: gr.Progress = _PROGRESS, *values) -> Iterator[tuple]:
         """Denoise all files, and show what became of each as soon as it is done; end when others are asked for."""
-        self.note(request, stamp, values)
-        images, network, automatic, level, exact, keep, as_png, strength = values
+        images, network, automatic, level, exact, keep, as_png, strength = self.note(request, stamp, values)
         options = {"strength": strength, "keep_metadata": keep, "as_png": as_png}
         paths, done = [Path(each) for each in images or []], 0
 

@@ -3,7 +3,9 @@
 Gradio shows the docstrings and the types as the documentation of each endpoint.
 """
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 import gradio as gr
@@ -11,10 +13,19 @@ import gradio as gr
 from demo import batch, catalogue, comparison, service
 from demo.catalogue import AUTOMATIC
 from demo.errors import DemoError
-from demo.events import LIGHT, NETWORK, readable
+from demo.events import LIGHT, NETWORK
 from demo.workspace import Workspace
 from mdrn.classical import CLASSICAL
 from mdrn.noise import MAX_NOISE_LEVEL
+
+
+@contextlib.contextmanager
+def readable() -> Iterator[None]:
+    """Show a `DemoError` to a program as it is, and nothing of any other failure."""
+    try:
+        yield
+    except DemoError as error:
+        raise gr.Error(str(error), print_exception=False) from error
 
 
 class Api:
@@ -23,7 +34,7 @@ class Api:
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
 
-    @readable
+    @readable()
     def denoise(
         self,
         image: str,
@@ -56,7 +67,7 @@ class Api:
             service.keep_only(result)
         return str(result), job.facts()
 
-    @readable
+    @readable()
     def denoise_files(
         self,
         images: list[str],
@@ -91,7 +102,7 @@ class Api:
             raise DemoError("None of these files could be done. " + " ".join(line.note for line in lines[:5]))
         return str(folder / batch.ARCHIVE), [dataclasses.asdict(line) for line in lines]
 
-    @readable
+    @readable()
     def estimate(self, image: str):
         """Estimate the noise level of one image file; no network runs.
 
@@ -105,7 +116,7 @@ class Api:
         height, width = source.pixels.shape[:2]
         return {"noise_level": noise_level, "kind": service.kind(source), "pixels": height * width}
 
-    @readable
+    @readable()
     def compare(self, image: str, noise_level: float = 25, seed: int = 0, methods: list[str] | None = None):
         """Add Gaussian noise to a clean image, let each method take it out, and score the results against it.
 

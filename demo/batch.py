@@ -53,7 +53,7 @@ def denoise_files(
         progress: called with (done, total) within each file; it may raise `errors.Stopped`.
 
     Yields:
-        What became of the files so far, after each.
+        What became of the files so far: of none, and then after each.
 
     Raises:
         DemoError: if there is no file, or too many.
@@ -61,6 +61,7 @@ def denoise_files(
     if not 1 <= len(paths) <= MAX_FILES:
         raise DemoError(f"expected 1 to {MAX_FILES} files, got {len(paths)}")
     lines, pixels = [], 0
+    yield []
     target = folder / ARCHIVE
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:  # images are compressed already
         for path in paths:

@@ -162,15 +162,12 @@ def from_link(query: dict[str, str]) -> tuple[str, int, int, list[str]] | None:
     """Read what `link` wrote; None if the query asks for no comparison or for one that cannot be made."""
     known = {network.id for network in catalogue.networks()} | set(CLASSICAL)
     try:
-        level, seed = int(query["level"]), int(query["seed"])
-        photograph = query["photograph"]
+        photograph, level, seed = query["photograph"], int(query["level"]), int(query["seed"])
         methods = [method for method in query["methods"].split(",") if method in known]
     except (KeyError, ValueError):
         return None
-    valid = (
-        query.get("tab") == "compare" and photograph in photographs() and level in LEVELS and 0 <= seed <= _LARGEST_SEED
-    )
-    return (photograph, level, seed, methods) if valid else None
+    valid = query.get("tab") == "compare" and photograph in photographs() and level in LEVELS
+    return (photograph, level, seed, methods) if valid and 0 <= seed <= _LARGEST_SEED else None
 
 
 def _score(

@@ -4,8 +4,6 @@ Only `demo.ui` and the tabs use it.
 """
 
 import contextlib
-import functools
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,7 +11,7 @@ import gradio as gr
 import pandas as pd
 
 from demo import catalogue, service
-from demo.errors import DemoError, Stopped
+from demo.errors import Stopped
 from demo.workspace import Workspace
 
 NETWORK = {"concurrency_id": "network", "concurrency_limit": 1}  # one image at a time goes through a network
@@ -35,19 +33,6 @@ _STRENGTH_HINT = "Texture lost: less. Noise left: more than 1, or a higher level
 DISABLE = "() => ({__type__: 'update', interactive: false})"  # in the browser, before the server has answered
 
 
-def readable(handler: Callable) -> Callable:
-    """Show a `DemoError` to a program as it is, and nothing of any other failure."""
-
-    @functools.wraps(handler)
-    def wrapped(*args, **kwargs):
-        try:
-            return handler(*args, **kwargs)
-        except DemoError as error:
-            raise gr.Error(str(error), print_exception=False) from error
-
-    return wrapped
-
-
 def notice(text: str = "") -> dict:
     """Return an update of a tab's line for messages, which is hidden while there is none."""
     return gr.update(value=text, visible=bool(text))
@@ -59,13 +44,16 @@ class Tab:
     An answer can be late: while it was made, its image was removed. What is no longer asked for is not shown.
     """
 
+    controls: Callable = tuple  # what handlers work with, made of the values of all controls
+
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
-        self.stops: dict[str, threading.Event] = {}
+        self.runs: dict[str, Path] = {}  # the folder of the work that a session waits for
         self._newest: dict[str, tuple[float, tuple]] = {}
 
-    def note(self, request: gr.Request, stamp: float, controls: tuple) -> tuple:
-        """Note and return the tab's controls' values; requests overtake each other, so the browser's time decides."""
+    def note(self, request: gr.Request, stamp: float, values: tuple) -> tuple:
+        """Note and return the tab's controls; requests overtake each other, so the browser's time decides."""
+        controls = self.controls(values)
         if stamp >= self._newest.get(request.session_hash, (0.0, ()))[0]:
             self._newest[request.session_hash] = stamp, controls
         return controls
@@ -85,42 +73,35 @@ class Tab:
     ) -> Iterator[tuple[Path, Callable[[int, int], None]]]:
         """Yield a new folder, and a progress callback that raises `Stopped` once the result is not wanted any more."""
         session = request.session_hash
-        stop = self.stops[session] = threading.Event()
 
         def step(done: int, total: int) -> None:
             report((done, total))
-            if stop.is_set() or not self.still(request, controls, key):
+            if self.runs.get(session) != folder or not self.still(request, controls, key):
                 raise Stopped
 
-        try:
-            with self.workspace.made(session) as folder:
-                yield folder, step
-        finally:
-            if self.stops.get(session) is stop:
-                del self.stops[session]
+        with self.workspace.made(session) as folder:
+            self.runs[session] = folder
+            yield folder, step
 
     def stop(self, session: str) -> None:
         """Ask a session's work to end at its next step."""
-        if running := self.stops.get(session):
-            running.set()
+        self.runs.pop(session, None)
 
     def leave(self, session: str) -> None:
         """End the work of a session that has ended, and forget it."""
         self.stop(session)
         self._newest.pop(session, None)
 
-    def wire_newest(self, stamp: gr.Number, controls: list, make: Callable = tuple) -> None:
+    def wire_newest(self, stamp: gr.Number, controls: list) -> None:
         """Wire that a session's newest values are known at once, also while work for older ones goes on.
 
-        `stamp` is a hidden field that the browser fills in, `controls` are all of the tab that its answers depend on,
-        and `make` makes of their values what the handlers compare.
+        `stamp` is a hidden field that the browser fills in; `controls` are all of the tab that its answers depend on.
         """
 
         def note(request: gr.Request, stamp: float, *values) -> None:
-            self.note(request, stamp, make(values))
+            self.note(request, stamp, values)
 
-        triggers = [each.change for each in controls]
-        gr.on(triggers, note, [stamp, *controls], None, js=STAMPED, **EACH)
+        gr.on([each.change for each in controls], note, [stamp, *controls], None, js=STAMPED, **EACH)
 
     def wire_run(
         self, triggers: list, work: Callable, inputs: list, outputs: list, buttons: tuple, line: gr.Markdown, shown
@@ -160,10 +141,7 @@ def strength_slider(elem_id: str, **layout: int) -> gr.Slider:
 
 def network_picker(elem_id: str) -> gr.Dropdown:
     """Make the picker with names for people; the one with ids is in `advanced`."""
-    offered = catalogue.choices()
-    return gr.Dropdown(
-        offered, value=offered[0][1] if offered else None, label="Network", filterable=False, elem_id=elem_id
-    )
+    return gr.Dropdown(catalogue.choices(), label="Network", filterable=False, elem_id=elem_id)
 
 
 def advanced(elem_id: str) -> list:

@@ -30,7 +30,6 @@ PARTS = (
     "results/summary.csv",
 )
 RENAMED = {"README.md": "demo/space.md", "requirements.txt": "demo/space.txt"}  # in the Space: in the checkout
-_OURS_TO_KEEP = (".gitattributes",)  # the Hub writes it
 
 
 def contents(root: Path = ROOT) -> dict[str, Path]:
@@ -55,7 +54,7 @@ def upload(repo: str, api: HfApi, *, private: bool = False) -> str:
     """
     files = contents()
     address = api.create_repo(repo, repo_type="space", space_sdk="gradio", private=private, exist_ok=True)
-    old = set(api.list_repo_files(repo, repo_type="space")) - set(files) - set(_OURS_TO_KEEP)
+    old = set(api.list_repo_files(repo, repo_type="space")) - {*files, ".gitattributes"}  # which the Hub writes
     operations = [CommitOperationAdd(path, source) for path, source in files.items()]
     operations += [CommitOperationDelete(path) for path in sorted(old)]
     api.create_commit(repo, operations, commit_message="Update the demo", repo_type="space")

@@ -25,9 +25,6 @@ TABS = {
     "benchmark": "Benchmark",
     "about": "About",
 }
-NO_NETWORK = (
-    "No network is released with this copy yet: train one (`python -m mdrn train`) and put it in `mdrn/weights/`."
-)
 BAD_LINK = "This link asks for something that this page does not have, so it opened as usual."
 MAX_WAITING = 40
 _FOLDER = Path(__file__).parent
@@ -55,7 +52,6 @@ def build() -> gr.Blocks:
     """Lay out the page and wire its events; reads the released networks and starts nothing."""
     workspace = Workspace(Path(gr.utils.get_upload_folder()) / "results")
     first, several, scores = denoise.Denoise(workspace), files.Files(workspace), compare.Compare(workspace)
-    ready = bool(catalogue.choices())
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(60, KEEP_SECONDS)) as page:
         wire(Api(workspace))  # first, so that no other event takes its names
         gr.Markdown(INTRO)
@@ -63,15 +59,15 @@ def build() -> gr.Blocks:
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
             opened = {name: gr.Tab(words, id=name, elem_id=f"tab-{name}") for name, words in TABS.items()}
             with opened["denoise"]:
-                denoise.layout(page, first, ready)
+                denoise.layout(page, first)
             with opened["files"]:
-                files.layout(several, ready)
+                files.layout(several)
             with opened["compare"]:
                 asked = compare.layout(opened["compare"], scores)
             with opened["benchmark"]:
                 benchmark.layout()
             with opened["about"]:
-                networks = "\n".join(f"- {network.title}, {network}" for network in catalogue.networks()) or NO_NETWORK
+                networks = "\n".join(f"- {network.title}, {network}" for network in catalogue.networks())
                 about = (_FOLDER / "about.md").read_text(encoding="utf-8").replace("{networks}", networks)
                 gr.Markdown(about, elem_classes="reading")
         for name, tab in opened.items():

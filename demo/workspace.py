@@ -62,11 +62,10 @@ class Workspace:
     def sweep(self) -> None:
         """Remove every folder that has not been used for `KEEP_SECONDS`, those of an earlier server too."""
         oldest = time.time() - KEEP_SECONDS
-        with contextlib.suppress(FileNotFoundError):  # of a root that is not made yet
-            for folder in list(self.root.iterdir()):
-                with contextlib.suppress(FileNotFoundError):  # it may go meanwhile
-                    if folder.stat().st_mtime < oldest:
-                        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # of one that goes meanwhile; the next sweep does the others
+            for folder in self.root.glob("*"):
+                if folder.stat().st_mtime < oldest:
+                    shutil.rmtree(folder, ignore_errors=True)
             for file in self.root.parent.glob("tmp*"):  # `gr.File` leaves an empty one beside each upload
                 if file.is_file() and not file.stat().st_size and file.stat().st_mtime < oldest:
                     file.unlink()

@@ -151,21 +151,15 @@ def scores(results: list[Result]) -> pd.DataFrame:
 
 
 def describe(made: Comparison, level: int, link: str | None) -> str:
-    """Return what the scores are of, what was left out, and a link that makes them again."""
+    """Return what the scores are of, and a link that makes them again."""
     height, width = made.clean.shape[:2]
-    text = [
-        f"{width} × {height} pixels{', the middle of the image' if made.cropped else ''}; every method is told the "
-        f"noise level, {level}. PSNR and SSIM: higher is closer to the clean image. The noisy image is scored clipped."
-    ]
-    if any(result.lpips is not None for result in made.results):
-        text.append("LPIPS: lower looks closer.")
-    if made.left_out:
-        names = ", ".join(map(comparison.name_of, made.left_out))
-        text.append(f"Not made for this level or for grey images, left out: {names}.")
-    text.append(
-        f"[A link to exactly this comparison]({link})" if link else "Comparisons of your own image have no link."
+    where = ", the middle of the image" if made.cropped else ""
+    return (
+        f"{width} × {height} pixels{where}; every method is told the noise level, {level}. "
+        "PSNR and SSIM: higher is closer to the clean image. The noisy image is scored clipped. "
+        + ("LPIPS: lower looks closer. " if made.results[0].lpips is not None else "")
+        + (f"[A link to exactly this comparison]({link})" if link else "Comparisons of your own image have no link.")
     )
-    return " ".join(text)
 
 
 def layout(tab: gr.Tab, handlers: Compare) -> list:
@@ -178,9 +172,7 @@ def layout(tab: gr.Tab, handlers: Compare) -> list:
     with gr.Row():
         with gr.Column(scale=2, min_width=320):
             gr.Markdown(_HINT)
-            photograph = gr.Dropdown(
-                names, value=names[0], label="Clean photograph", filterable=False, elem_id="photograph"
-            )
+            photograph = gr.Dropdown(names, label="Clean photograph", filterable=False, elem_id="photograph")
             with gr.Accordion("Or your own clean image", open=False):
                 image = gr.File(label="Clean image", file_types=service.accepted(), height=110, elem_id="clean")
             level = gr.Radio(list(comparison.LEVELS), value=25, label="Noise level", elem_id="noise")

@@ -22,7 +22,7 @@ EXAMPLES = [  # a photograph first, for that is what most people bring
     Path(__file__).parent.parent / "examples" / name
     for name in ("coffee_camera.png", "chelsea_15.png", "camera_25.png")
 ]
-VIEWS = ("crop", "whole", "removed", "stages")
+VIEWS = {"crop": "Close-up", "whole": "Whole image", "removed": "Removed noise", "stages": "Stage by stage"}
 STRENGTHS = {"Light": 0.5, "Medium": 0.75, "Strong (recommended)": 1.0}
 AGAIN = "**Denoise** makes the result for this image and these settings."
 IMAGE, ASKED = attrgetter("image"), attrgetter("asked")  # what each answer depends on
@@ -67,12 +67,14 @@ class Controls(NamedTuple):
 class Denoise(events.Tab):
     """What happens on each event."""
 
+    controls = Controls._make
+
     def inspect(self, request: gr.Request, stamp: float, *values):
         """Describe a new image and show it small; set the level to its estimate.
 
         Gradio repeats the event of a call that others waited for: of an image that has been seen, nothing may change.
         """
-        controls = self.note(request, stamp, Controls(*values))
+        controls = self.note(request, stamp, values)
         image = controls.image
         if controls.seen and controls.seen[0] == image:
             return (gr.skip(),) * 4
@@ -92,7 +94,7 @@ class Denoise(events.Tab):
         self, request: gr.Request, stamp: float, progress: gr.Progress = _PROGRESS, job: Job | None = None, *values
     ):
         """Run the network on the upload and keep the job for this session; end when something else is asked for."""
-        controls = self.note(request, stamp, Controls(*values))
+        controls = self.note(request, stamp, values)
         asked, made, said = controls.asked, gr.skip(), ""
         report = functools.partial(progress, desc="Denoising", unit="tiles")
         try:
@@ -108,7 +110,7 @@ class Denoise(events.Tab):
 
     def show(self, request: gr.Request, stamp: float, job: Job | None, *values):
         """Show what the controls ask for, or that it has not been made."""
-        controls = self.note(request, stamp, Controls(*values))
+        controls = self.note(request, stamp, values)
         nothing = (AGAIN if controls.image else "", controls.thumbnail, *[None] * len(VIEWS))
         if job is None or job.asked != controls.asked:
             return self.only(request, controls, nothing)
@@ -129,7 +131,7 @@ class Denoise(events.Tab):
 
     def offer(self, request: gr.Request, stamp: float, job: Job | None, *values):
         """Offer the download that the controls ask for, if it has been made."""
-        controls = self.note(request, stamp, Controls(*values))
+        controls = self.note(request, stamp, values)
         button = gr.DownloadButton("Download", value=None, interactive=False)
         if job is not None and job.asked == controls.asked:
             with contextlib.suppress(DemoError):  # which `show` says
@@ -162,10 +164,10 @@ def summary(job: Job, strength: float) -> str:
     return text
 
 
-def layout(page: gr.Blocks, handlers: Denoise, ready: bool) -> None:
+def layout(page: gr.Blocks, handlers: Denoise) -> None:
     """Lay the tab out and wire it."""
     job, spot, seen, go = (gr.State(None) for _ in range(4))
-    view, stamp = gr.State(VIEWS[0]), gr.Number(visible=False)
+    view, stamp = gr.State("crop"), gr.Number(visible=False)
     with gr.Row():
         with gr.Column(scale=2, min_width=320):
             image = gr.File(
@@ -174,7 +176,7 @@ def layout(page: gr.Blocks, handlers: Denoise, ready: bool) -> None:
             )  # fmt: skip
             line = gr.Markdown(visible=False, elem_id="notice", elem_classes="notice")
             with gr.Row():
-                start = gr.Button("Denoise", variant="primary", interactive=ready, scale=3, elem_id="start")
+                start = gr.Button("Denoise", variant="primary", scale=3, elem_id="start")
                 stop = gr.Button("Stop", interactive=False, scale=1, min_width=80, elem_id="stop")
             navigator = gr.Image(
                 label="Click to choose the part shown at 100 %", height=180, show_label=True, elem_id="navigator",
@@ -188,7 +190,7 @@ def layout(page: gr.Blocks, handlers: Denoise, ready: bool) -> None:
             network = events.network_picker("network")
             further = events.advanced("advanced")
         with gr.Column(scale=3, min_width=320, elem_id="result"):
-            tabs, panes = _panes()
+            panes = _panes(view)
             with gr.Row():
                 strength = events.strength_slider("strength", scale=3, min_width=300)
                 with gr.Column(scale=1, min_width=170, elem_classes="presets"):
@@ -206,7 +208,7 @@ def layout(page: gr.Blocks, handlers: Denoise, ready: bool) -> None:
     controls = [*file, view, spot, seen]
     changed = [each.change for each in (job, *file)]
     disabled = gr.on(changed, None, None, download, js=DISABLE, **EACH)
-    handlers.wire_newest(stamp, controls, Controls._make)
+    handlers.wire_newest(stamp, controls)
     sent = [stamp, job, *controls]
     triggers = [*changed, view.change, spot.change, seen.change]
     gr.on(triggers, handlers.show, sent, [done, navigator, *panes], js=STAMPED, **NEWEST)
@@ -218,29 +220,30 @@ def layout(page: gr.Blocks, handlers: Denoise, ready: bool) -> None:
     brought = image.change(None, None, None, js="() => {}", **EACH)
     brought.then(handlers.inspect, [stamp, *controls], [line, about, level, seen], js=STAMPED, **NEWEST)
     navigator.select(handlers.place, [image, job], spot, **QUIET, **LIGHT, **PRIVATE)
-    for name, tab in zip(VIEWS, tabs, strict=True):
-        tab.select(functools.partial(str, name), None, view, **AT_ONCE)
     examples.click(handlers.take_example, examples, [image, go], **AT_ONCE)
-    if ready:  # a new visitor gets something to look at
-        page.load(handlers.take_example, gr.State(0), [image, go], **AT_ONCE)
+    page.load(handlers.take_example, gr.State(0), [image, go], **AT_ONCE)  # something to look at for a new visitor
     begin = [start.click, go.change]
     handlers.wire_run(begin, handlers.denoise, sent, [job], (start, stop), line, panes[0])
 
 
-def _panes():
+def _panes(view: gr.State) -> list:
+    """Lay out the views of a result; `view` becomes the name of the open one."""
     height = views.CROP_HEIGHT
     before_after = "before on the left, after on the right"
     with gr.Tabs(elem_id="views", overflow_behavior="wrap"):
-        with gr.Tab("Close-up") as tab_crop:
+        tabs = {name: gr.Tab(words) for name, words in VIEWS.items()}
+        for name, tab in tabs.items():
+            tab.select(functools.partial(str, name), None, view, **AT_ONCE)
+        with tabs["crop"]:
             crop = gr.ImageSlider(label=f"At 100 %: {before_after}", max_height=height, elem_id="crop", **PICTURE)
-        with gr.Tab("Whole image") as tab_whole:
+        with tabs["whole"]:
             whole = gr.ImageSlider(label=before_after.capitalize(), max_height=height, elem_id="whole", **PICTURE)
-        with gr.Tab("Removed noise") as tab_removed:
+        with tabs["removed"]:
             label = f"Upload minus result at 100 %, {views.RESIDUAL_GAIN} times stronger, around mid grey"
             removed = gr.Image(label=label, height=height + _LABEL, alt_text=label, elem_id="removed", **PICTURE)
-        with gr.Tab("Stage by stage") as tab_stages:
+        with tabs["stages"]:
             label = "The same part after each stage, at full strength"
             stages = gr.Gallery(
                 label=label, columns=3, height=height + _LABEL, object_fit="contain", elem_id="stages", **PICTURE
             )
-    return [tab_crop, tab_whole, tab_removed, tab_stages], [crop, whole, removed, stages]
+    return [crop, whole, removed, stages]

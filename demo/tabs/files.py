@@ -40,7 +40,6 @@ class Files(events.Tab):
                 raise DemoError("Choose some images first.")
             with self.work(request, values, report) as (folder, step):
                 wanted = None if automatic else level
-                yield only(notice(), gr.skip(), as_table([], paths))
                 for lines in batch.denoise_files(paths, folder, wanted, exact or network, progress=step, **options):
                     done = len(lines)
                     yield only(notice(), gr.skip(), as_table(lines, paths))
@@ -70,7 +69,7 @@ def as_table(lines: list[batch.Line], paths: list[Path]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=_COLUMNS).round(1)
 
 
-def layout(handlers: Files, ready: bool) -> None:
+def layout(handlers: Files) -> None:
     """Lay the tab out and wire it."""
     made, stamp = gr.State(None), gr.Number(visible=False)
     with gr.Row():
@@ -82,9 +81,7 @@ def layout(handlers: Files, ready: bool) -> None:
         with gr.Column(scale=3, min_width=320):
             gr.Markdown(_HINT)
             with gr.Row():
-                start = gr.Button(
-                    "Denoise all", variant="primary", interactive=ready, scale=3, elem_id="files-start", min_width=160
-                )
+                start = gr.Button("Denoise all", variant="primary", scale=3, min_width=160, elem_id="files-start")
                 stop = gr.Button("Stop", interactive=False, scale=1, min_width=80, elem_id="files-stop")
             line = gr.Markdown(visible=False, elem_id="files-notice", elem_classes="notice")
             done = gr.Markdown(elem_id="files-summary")

@@ -101,5 +101,5 @@ def test_the_tab_says_what_became_of_each_and_can_be_stopped(uploads, tmp_path):
 
     before = set((tmp_path / "results").iterdir())
     assert list(tab.denoise(request, 4, stop, *controls))[-1][0]["value"] == "Stopped."
-    assert set((tmp_path / "results").iterdir()) == before and len(tab.stops) == 0
+    assert set((tmp_path / "results").iterdir()) == before and len(tab.runs) == 0
     assert "Choose some images" in list(tab.denoise(request, 5, stop, None, *controls[1:]))[-1][0]["value"]

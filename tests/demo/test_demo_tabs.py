@@ -60,7 +60,7 @@ def test_only_the_open_view_is_made(tab, tmp_path):
 def test_stop_ends_the_work_and_leaves_nothing(tab, tmp_path):
     files.write_image(tmp_path / "a.png", make_image((20, 20, 3)))
     line, *_ = tab.denoise(REQUEST, 1, lambda *_, **__: tab.stop("me"), None, *controls(tmp_path / "a.png"))
-    assert line["value"] == "Stopped." and list((tmp_path / "results").iterdir()) == [] and len(tab.stops) == 0
+    assert line["value"] == "Stopped." and list((tmp_path / "results").iterdir()) == [] and len(tab.runs) == 0
 
 
 def test_an_answer_that_is_no_longer_asked_for_changes_nothing(tab, tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from demo import batch, catalogue, comparison, service
+from demo import catalogue, comparison, service
 from demo.catalogue import AUTOMATIC
 from demo.errors import DemoError
 from demo.events import LIGHT, NETWORK
@@ -97,10 +97,10 @@ class Api:
         options = {"strength": strength, "keep_metadata": keep_metadata, "as_png": as_png}
         with self.workspace.made(request.session_hash or "") as folder:
             paths = [Path(each) for each in images or []]
-            *_, lines = batch.denoise_files(paths, folder, noise_level, model, **options)
+            *_, lines = service.denoise_files(paths, folder, noise_level, model, **options)
         if not any(line.result for line in lines):
             raise DemoError("None of these files could be done. " + " ".join(line.note for line in lines[:5]))
-        return str(folder / batch.ARCHIVE), [dataclasses.asdict(line) for line in lines]
+        return str(folder / service.ARCHIVE), [dataclasses.asdict(line) for line in lines]
 
     @readable()
     def estimate(self, image: str):

@@ -1,6 +1,5 @@
 """The released networks as the page offers them: a name for people, an id for researchers."""
 
-import contextlib
 import dataclasses
 import functools
 from pathlib import Path
@@ -9,8 +8,8 @@ import torch
 
 import mdrn
 from demo.errors import DemoError
-from mdrn import checkpoint, inference
-from mdrn.denoiser import MdrnError, count_parameters
+from mdrn import checkpoint
+from mdrn.denoiser import count_parameters
 
 AUTOMATIC = "automatic"
 _TITLES = {
@@ -109,7 +108,4 @@ def model_argument(model: str | None) -> str | None:
 def choices() -> list[tuple[str, str]]:
     """Return what the network picker offers: (name for people, short name)."""
     named = [(_TITLES[name], name) for name in _TITLES if name in short_names()]
-    with contextlib.suppress(MdrnError):  # without a network for grey images the library cannot choose by itself
-        inference.default_model(1)
-        named.insert(0, ("Automatic", AUTOMATIC))
-    return named
+    return [("Automatic", AUTOMATIC), *named] if named else []

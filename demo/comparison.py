@@ -19,7 +19,6 @@ from mdrn.files.formats import to_depth
 LEVELS = (15, 25, 50)
 DIFFERENCE_GAIN = 4
 MAX_SIDE = 512
-MAX_METHODS = 12
 _FIRST_NETWORKS = 4
 _LARGEST_SEED = 2**32 - 1
 
@@ -64,11 +63,7 @@ def read_clean(path: Path) -> tuple[np.ndarray, bool]:
 
 
 def colours_of(path: Path) -> int:
-    """Return 1 for a grey image, 3 for RGB.
-
-    Raises:
-        DemoError: if it is not an image this page takes.
-    """
+    """Return 1 for a grey image, 3 for RGB."""
     return 1 if read_clean(path)[0].ndim == 2 else 3
 
 
@@ -96,11 +91,7 @@ def name_of(method: str) -> str:
 
 
 def compare(
-    path: Path,
-    noise_level: float,
-    seed: int,
-    methods: list[str],
-    progress: Callable[[int, int], None] | None = None,
+    path: Path, noise_level: float, seed: int, methods: list[str], progress: Callable[[int, int], None] | None = None
 ) -> Comparison:
     """Add the benchmark's noise to a clean image, let each method restore it, and score the results as 8-bit images.
 
@@ -110,7 +101,7 @@ def compare(
         path: the clean image.
         noise_level: on the 8-bit scale, 0 to 50.
         seed: of the noise.
-        methods: ids of networks and names of classical methods, at most `MAX_METHODS`.
+        methods: ids of networks and names of classical methods; what is named twice is done once.
         progress: called with (done, total) before each method; it may raise `errors.Stopped`.
 
     Raises:
@@ -121,14 +112,13 @@ def compare(
     if not 0 <= seed <= _LARGEST_SEED:
         raise DemoError(f"seed: expected a whole number from 0 to {_LARGEST_SEED}, got {seed}")
     clean, cropped = read_clean(path)
-    if len(methods) > MAX_METHODS:
-        raise DemoError(f"methods: expected at most {MAX_METHODS}, got {len(methods)}")
     noisy = noise.benchmark_noisy(clean, noise_level, seed=seed)
-    results = [_score("noisy", clean, noisy, None, None)]
+    results = [_score("noisy", clean, noisy)]
     left_out = []
-    for done, method in enumerate(methods, start=1):
+    methods = list(dict.fromkeys(methods))
+    for done, method in enumerate(methods):
         if progress:
-            progress(done - 1, len(methods))
+            progress(done, len(methods))
         if method in CLASSICAL:
             began = time.perf_counter()
             batch = torch.from_numpy(np.atleast_3d(noisy)).permute(2, 0, 1)[None]
@@ -170,9 +160,7 @@ def from_link(query: dict[str, str]) -> tuple[str, int, int, list[str]] | None:
     return (photograph, level, seed, methods) if valid and 0 <= seed <= _LARGEST_SEED else None
 
 
-def _score(
-    method: str, clean: np.ndarray, restored: np.ndarray, seconds: float | None, parameters: int | None
-) -> Result:
+def _score(method: str, clean: np.ndarray, restored: np.ndarray, seconds=None, parameters=None) -> Result:
     image = metrics.to_uint8(restored)
     ssim = metrics.ssim(image, clean) if min(clean.shape[:2]) >= 11 else None
     perceptual = metrics.lpips(image, clean) if min(clean.shape[:2]) >= 64 and metrics.lpips_available() else None

@@ -20,6 +20,7 @@ _SENTENCES = (  # what the library's line says -> what a person is told; {kind} 
     (r"got an animation", "This is an animation. Please upload one frame as a still image."),
     (r"got CMYK", "This image is in CMYK. Please convert it to RGB first."),
     (r"is a colour network", "This network is for colour, and the image is grey. Please choose another network."),
+    (r"files, got 0", "Choose some images first."),
     (r"expected one page", "This file has several pages. Please upload one page."),
 )
 
@@ -50,16 +51,15 @@ class Stopped(Exception):
 
 
 @contextlib.contextmanager
-def told_to_the_visitor(path: Path | None = None) -> Iterator[None]:
+def told_to_the_visitor(path: Path = Path("file")) -> Iterator[None]:
     """Turn the library's complaints into `DemoError`, with a file's name in place of its path on the server."""
-    kind = path.suffix[1:].upper() if path is not None and path.suffix else "file"
     try:
         yield
     except DemoError:
         raise
     except ValueError as error:
-        message = str(error) if path is None else str(error).replace(str(path), path.name)
-        raise DemoError(message, kind) from error
+        message = str(error).replace(str(path), path.name)
+        raise DemoError(message, path.suffix[1:].upper() or "file") from error
     except FileNotFoundError as error:
         raise DemoError(
             "This image has been cleared: files are kept for a short time. Please upload it again."

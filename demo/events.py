@@ -27,6 +27,7 @@ NEWEST = {"trigger_mode": "always_last", **QUIET, **LIGHT, **PRIVATE}
 WRITING = {"trigger_mode": "always_last", "concurrency_id": "writing", "concurrency_limit": 1, **QUIET, **PRIVATE}
 STAMPED = "(_, ...values) => [performance.now(), ...values]"  # in the browser: when an event was sent
 PICTURE = {"format": "png", "type": "filepath", "interactive": False, "buttons": ["fullscreen"]}
+PROGRESS = gr.Progress()
 _DECIMALS = {"PSNR": 2, "SSIM": 4, "LPIPS": 4, "Seconds": 2, "Params": 2, "Size": 2, "Time": 1}  # in tables
 _LEVEL_HINT = "A camera's photograph: around 12. 25 is plain to see, 50 is heavy."
 _STRENGTH_HINT = "Texture lost: less. Noise left: more than 1, or a higher level under Advanced."
@@ -68,10 +69,8 @@ class Tab:
         return answer if self.still(request, controls, key) else (gr.skip(),) * len(answer)
 
     @contextlib.contextmanager
-    def work(
-        self, request: gr.Request, controls: tuple, report: Callable[[tuple[int, int]], object], key: Callable = tuple
-    ) -> Iterator[tuple[Path, Callable[[int, int], None]]]:
-        """Yield a new folder, and a progress callback that raises `Stopped` once the result is not wanted any more."""
+    def work(self, request: gr.Request, controls: tuple, report: Callable, key: Callable = tuple) -> Iterator[tuple]:
+        """Yield a new folder, and a progress callback that reports, and raises `Stopped` once nobody waits."""
         session = request.session_hash
 
         def step(done: int, total: int) -> None:
@@ -87,10 +86,11 @@ class Tab:
         """Ask a session's work to end at its next step."""
         self.runs.pop(session, None)
 
-    def leave(self, session: str) -> None:
+    def leave(self, request: gr.Request) -> None:
         """End the work of a session that has ended, and forget it."""
-        self.stop(session)
-        self._newest.pop(session, None)
+        self.stop(request.session_hash)
+        self._newest.pop(request.session_hash, None)
+        self.workspace.discard(request.session_hash)
 
     def wire_newest(self, stamp: gr.Number, controls: list) -> None:
         """Wire that a session's newest values are known at once, also while work for older ones goes on.
@@ -103,15 +103,13 @@ class Tab:
 
         gr.on([each.change for each in controls], note, [stamp, *controls], None, js=STAMPED, **EACH)
 
-    def wire_run(
-        self, triggers: list, work: Callable, inputs: list, outputs: list, buttons: tuple, line: gr.Markdown, shown
-    ) -> None:
+    def wire_run(self, triggers: list, work: Callable, inputs: list, outputs: list, buttons: tuple, shown) -> None:
         """Wire the main button and Stop, `buttons`: each works exactly while the other one makes no sense.
 
-        `work` runs the network when one of `triggers` fires. Its first input is the stamp; its outputs are `line`,
-        which is for messages, and then `outputs`. The component `shown` shows its progress.
+        `work` runs the network when one of `triggers` fires. Its first input is the stamp, its first output the line
+        for messages. The component `shown` shows its progress.
         """
-        start, stop = buttons
+        (start, stop), line = buttons, outputs[0]
 
         def buttons_for(working: bool):
             return gr.update(interactive=not working), gr.update(interactive=working)
@@ -121,15 +119,14 @@ class Tab:
             return *buttons_for(False), notice(Stopped.sentence)
 
         begun = gr.on(triggers, lambda: (*buttons_for(True), notice()), None, [start, stop, line], **AT_ONCE)
-        running = begun.then(work, inputs, [line, *outputs], js=STAMPED, show_progress_on=shown, **NETWORK, **PRIVATE)
+        running = begun.then(work, inputs, outputs, js=STAMPED, show_progress_on=shown, **NETWORK, **PRIVATE)
         running.then(lambda: buttons_for(False), None, [start, stop], **AT_ONCE)
         stop.click(end, None, [start, stop, line], cancels=[running], **AT_ONCE)
 
 
 def styled(frame: pd.DataFrame):
     """Give every number of a table the decimals of its column's first word: 30.1 dB is 30.10."""
-    words = {name: name.partition(" ")[0].rstrip(",") for name in frame}
-    formats = {name: f"{{:.{_DECIMALS[word]}f}}" for name, word in words.items() if word in _DECIMALS}
+    formats = {name: f"{{:.{n}f}}" for name in frame for word, n in _DECIMALS.items() if name.startswith(word)}
     return frame.style.format(formats, na_rep="–")
 
 

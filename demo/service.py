@@ -10,18 +10,23 @@ import dataclasses
 import functools
 import os
 import shutil
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from demo import catalogue
-from demo.errors import told_to_the_visitor
+from demo.errors import DemoError, told_to_the_visitor
 from mdrn import files, inference
 
 MAX_PIXELS = 26_000_000  # a camera of 24 megapixels writes a little more
 MAX_FILE_SIZE = "160mb"  # such a camera's 16-bit TIFF has 144 MB
 MAX_STRENGTH = 2.0
+MAX_FILES = 50
+MAX_ZIP_PIXELS = 2 * MAX_PIXELS  # of several files
+ARCHIVE, REPORT = "denoised.zip", "report.csv"
 NAME_LENGTH = 80
 
 
@@ -59,14 +64,21 @@ class Job:
         os.utime(self.folder)
         return np.load(self.folder / f"stage_{index}.npy", mmap_mode="r")
 
-    def profile(self) -> bytes | None:
-        """Return the upload's colour profile."""
-        return (self.folder / "profile.icc").read_bytes() or None
-
     def facts(self) -> dict[str, object]:
         """Return what was done as plain data, for the API."""
         hidden = ("asked", "folder", "source")
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in hidden}
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """What became of one file."""
+
+    file: str  # its name as uploaded
+    result: str  # its name in the zip; empty if there is none
+    noise_level: float | None  # the level that was removed, on the 8-bit scale
+    seconds: float | None  # time of estimate and network
+    note: str  # what kind of image it is, or why there is no result
 
 
 @functools.cache
@@ -79,7 +91,7 @@ def accepted() -> list[str]:
         with contextlib.suppress(pyvips.Error):
             data = pyvips.Image.black(16, 16).heifsave_buffer(compression=codec)
             pyvips.Image.new_from_buffer(data, "").avg()
-            found += [suffix for suffix in suffixes if suffix in files.ALSO_READ]
+            found += suffixes
     return found
 
 
@@ -124,7 +136,6 @@ def denoise(asked: Asked, folder: Path, progress: Callable[[int, int], None] | N
     (folder / "profile.icc").write_bytes(source.icc or b"")
     kept = folder / f"{path.stem[:NAME_LENGTH]}{path.suffix.lower()}"
     shutil.copyfile(path, kept)
-    height, width = source.pixels.shape[:2]
     return Job(
         asked=asked,
         folder=folder,
@@ -135,7 +146,7 @@ def denoise(asked: Asked, folder: Path, progress: Callable[[int, int], None] | N
         model=result.model,
         per_channel=result.per_channel,
         stages=len(result.stages),
-        pixels=height * width,
+        pixels=source.pixels.shape[0] * source.pixels.shape[1],
         seconds=result.seconds,
     )
 
@@ -154,14 +165,77 @@ def write_result(job: Job, strength: float = 1.0, keep_metadata: bool = True, as
     """
     with told_to_the_visitor():
         pixels = restored(job, strength)
-    source = read(job.source)
-    suffix = ".png" if as_png and source.format != "png" else job.source.suffix
-    if files.SUFFIXES.get(suffix) != source.format and not as_png:
-        suffix = next(end for end, kind in files.SUFFIXES.items() if kind == source.format)
+    source, suffix = read(job.source), job.source.suffix
+    format = "png" if as_png else source.format
+    if files.SUFFIXES.get(suffix) != format:
+        suffix = next(end for end, kind in files.SUFFIXES.items() if kind == format)
     target = job.folder / f"{job.source.stem}_denoised{suffix}"
     with told_to_the_visitor(target):
         files.write_image(target, pixels, like=source, keep_metadata=keep_metadata, overwrite=True)
     return target
+
+
+def denoise_files(
+    paths: list[Path],
+    folder: Path,
+    noise_level: float | None = None,
+    model: str | None = None,
+    *,
+    strength: float = 1.0,
+    keep_metadata: bool = True,
+    as_png: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[list[Line]]:
+    """Denoise files one after the other, each into its own format and bit depth, and put the results into a zip.
+
+    A file that cannot be done is named in the answer and in the zip's report, and the others are done.
+
+    Args:
+        paths: the uploads.
+        folder: an empty folder of this visitor's; the zip is `folder / ARCHIVE`.
+        noise_level: on the 8-bit scale, 0 to 75, for all; None estimates it for each.
+        model: a released id or short name; `catalogue.AUTOMATIC` or None is the library's own choice for each.
+        strength: as in `Asked` and `write_result`.
+        keep_metadata: False leaves EXIF, XMP and resolution out.
+        as_png: write PNG whatever the uploads were.
+        progress: called with (done, total) within each file; it may raise `errors.Stopped`.
+
+    Yields:
+        What became of the files so far: of none, and then after each.
+
+    Raises:
+        DemoError: if there is no file, or too many.
+    """
+    if not 1 <= len(paths) <= MAX_FILES:
+        raise DemoError(f"expected 1 to {MAX_FILES} files, got {len(paths)}")
+    lines, pixels = [], 0
+    yield []
+    target = folder / ARCHIVE
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:  # images are compressed already
+        for path in paths:
+            try:
+                if pixels >= MAX_ZIP_PIXELS:
+                    raise DemoError(f"Left out: {MAX_ZIP_PIXELS:,} pixels are done. Please send it again by itself.")
+                job = denoise(Asked(str(path), noise_level, model, strength), folder, progress)
+                result = write_result(job, strength, keep_metadata, as_png)
+            except DemoError as error:
+                lines.append(Line(path.name, "", None, None, error.sentence))
+            else:
+                name = _free_name(result.name, archive)
+                archive.write(result, name)
+                pixels += job.pixels
+                lines.append(Line(path.name, name, round(job.noise_level, 2), round(job.seconds, 3), job.kind))
+            keep_only(target)
+            yield list(lines)
+        archive.writestr(REPORT, pd.DataFrame(lines).to_csv(index=False, lineterminator="\n"))
+
+
+def _free_name(name: str, archive: zipfile.ZipFile) -> str:
+    """Return the name, numbered if the zip has it already: visitors send files of several folders."""
+    stem, suffix = name.rsplit(".", 1)
+    taken = {each.lower() for each in archive.namelist()}
+    names = [name, *(f"{stem}_{number}.{suffix}" for number in range(2, MAX_FILES + 2))]
+    return next(each for each in names if each.lower() not in taken)
 
 
 def keep_only(path: Path) -> None:

@@ -61,13 +61,6 @@ def upload(repo: str, api: HfApi, *, private: bool = False) -> str:
     return str(address)
 
 
-def describe(files: dict[str, Path]) -> str:
-    """Return a line for each file with its size, and the sum."""
-    sizes = {path: source.stat().st_size for path, source in files.items()}
-    lines = [f"{size:>9,}  {path}" for path, size in sorted(sizes.items())]
-    return "\n".join([*lines, f"{sum(sizes.values()):>9,}  bytes in {len(sizes)} files"])
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m demo.space", description=__doc__.splitlines()[0])
@@ -80,7 +73,11 @@ def main(arguments: list[str] | None = None) -> int:
         if "/" not in options.repo:
             raise HFValidationError(f"expected USER/NAME, got {options.repo!r}")
         if options.dry_run:
-            print(f"Would upload to the Space {options.repo}:\n{describe(contents())}")
+            sizes = {path: source.stat().st_size for path, source in sorted(contents().items())}
+            print(f"Would upload to the Space {options.repo}:")
+            for path, size in sizes.items():
+                print(f"{size:>9,}  {path}")
+            print(f"{sum(sizes.values()):>9,}  bytes in {len(sizes)} files")
         else:
             print(upload(options.repo, HfApi(), private=options.private))
     except Exception as error:  # whatever the Hub, the network or its library, which differs by version, complain of

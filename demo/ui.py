@@ -74,13 +74,8 @@ def build() -> gr.Blocks:
             tab.select(None, None, None, js=f"() => window.mdrnTab('{name}')", **AT_ONCE)
         linked = page.load(open_link, None, [tabs, line, *asked], **AT_ONCE)
         linked.then(None, None, None, js="() => { window.mdrnOpened = true; }", **AT_ONCE)
-
-        def leave(request: gr.Request) -> None:
-            for each in (first, several, scores):
-                each.leave(request.session_hash)
-            workspace.discard(request.session_hash)
-
-        page.unload(leave)
+        for each in (first, several, scores):
+            page.unload(each.leave)
     page.workspace = workspace
     return page.queue(max_size=MAX_WAITING, default_concurrency_limit=2)
 
@@ -89,8 +84,7 @@ def open_link(request: gr.Request):
     """Open the tab, and make the comparison, that a link asks for; say so if there is no such thing."""
     query = dict(request.query_params)
     tab = query.get("tab")
-    asked = comparison.from_link(query)
-    if asked is not None:
+    if asked := comparison.from_link(query):
         photograph, level, seed, methods = asked
         colours = comparison.colours_of(comparison.photographs()[photograph])
         boxes = gr.CheckboxGroup(comparison.choices(level, colours), value=methods)

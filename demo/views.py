@@ -126,6 +126,6 @@ def _write(job: Job, name: str, image: np.ndarray) -> str:
     path = job.folder / f"{name}.{suffix}"
     if not path.exists():
         pixels = np.ascontiguousarray(to_depth(image, 8))
-        like = files.ImageFile(pixels, suffix, icc=job.profile())
+        like = files.ImageFile(pixels, suffix, icc=(job.folder / "profile.icc").read_bytes() or None)
         path.write_bytes(files.encode_image(pixels, suffix, like))
     return str(path)

@@ -12,7 +12,6 @@ import pandas as pd
 from demo.events import AT_ONCE, styled
 
 RESULTS = Path(__file__).parents[2] / "results"
-SUMMARY = "summary.csv"
 RELEASE, PUBLISHED = "release", "published"
 _SET_NAMES = {"Urban100_rgb": "Urban100, colour", "CBSD68": "CBSD68, colour"}
 _INK = "#010203"  # stands for the page's own text colour while matplotlib draws
@@ -40,8 +39,7 @@ def layout(results: Path = RESULTS) -> None:
         with gr.Column(min_width=320):
             gr.Markdown("### How good, and how fast")
             gr.HTML(quality_against_time(frame, set_name), elem_id="quality", elem_classes="drawing")
-        drawing = strategies(frame)
-        if drawing:
+        if drawing := strategies(frame):
             with gr.Column(min_width=320):
                 gr.Markdown("### What distillation (HMDS) gives")
                 gr.HTML(drawing, elem_id="strategies", elem_classes="drawing")
@@ -49,22 +47,17 @@ def layout(results: Path = RESULTS) -> None:
     choices = [(_SET_NAMES.get(topic, f"{topic}, grey"), topic) for topic in topics]
     topic = gr.Radio(choices, value=set_name, label="Test set", elem_id="topic")
     shown = gr.Dataframe(
-        **_content(frame, set_name), label="Click a title to sort, type to filter", interactive=False,
-        show_search="filter", max_height=900, wrap=True, elem_id="table",
+        styled(table(frame, set_name)), label="Click a title to sort, type to filter", interactive=False,
+        show_search="filter", max_height=900, wrap=True, column_widths=["170px", *["105px"] * 9], elem_id="table",
     )  # fmt: skip
     gr.Markdown(_SOURCES)
-    topic.change(lambda topic: gr.Dataframe(**_content(frame, topic)), topic, shown, **AT_ONCE)
-
-
-def _content(frame: pd.DataFrame, topic: str) -> dict[str, object]:
-    made = table(frame, topic)
-    return {"value": styled(made), "column_widths": ["170px", *["105px"] * (len(made.columns) - 1)]}
+    topic.change(lambda topic: styled(table(frame, topic)), topic, shown, **AT_ONCE)
 
 
 def read(results: Path = RESULTS) -> pd.DataFrame | None:
     """Return the measured and published scores, one row a method, set and level; None if there are none."""
     try:
-        frame = pd.read_csv(results / SUMMARY)
+        frame = pd.read_csv(results / "summary.csv")
     except (OSError, ValueError):
         return None
     frame = frame[(frame.protocol == "awgn") & (frame.noise_seed.fillna(0) == 0) & frame.psnr.notna()]
@@ -111,12 +104,10 @@ def quality_against_time(frame: pd.DataFrame, topic: str = "BSD68", level: float
     points = points[~points.method.str.endswith("+auto")]
     ours = points[points.plan == RELEASE].sort_values("psnr").drop_duplicates("size", keep="last")
     others = points[points.plan != RELEASE]
+    groups = ((ours, _OURS, "MDRN, this page"), (others, _THEIRS, "others (* PSNR as published)"))
 
     def draw(axes) -> None:
-        for group, colour, label in (
-            (ours, _OURS, "MDRN, this page"),
-            (others, _THEIRS, "others (* PSNR as published)"),
-        ):
+        for group, colour, label in groups:
             axes.scatter(group.ms_512, group.psnr, s=70, color=colour, label=label)
             for index, row in enumerate(group.sort_values("ms_512").itertuples()):
                 name = row.method if row.plan != RELEASE else row.size

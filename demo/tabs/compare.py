@@ -14,10 +14,9 @@ from PIL import Image, ImageDraw
 from demo import comparison, events, service, views
 from demo.comparison import Comparison, Result
 from demo.errors import DemoError, Stopped
-from demo.events import AT_ONCE, LIGHT, NEWEST, PICTURE, PRIVATE, QUIET, STAMPED, notice, styled
+from demo.events import AT_ONCE, NEWEST, PICTURE, PROGRESS, STAMPED, notice, styled
 from mdrn import metrics
 
-_PROGRESS = gr.Progress()
 COLUMNS = ["Method", "PSNR, dB", "SSIM", "LPIPS", "Seconds", "Params, M"]
 _CROP, _SCALE = 192, 3
 _AGAIN = "Nothing to show for these settings yet: press **Compare**."
@@ -38,7 +37,7 @@ class Made:
 class Compare(events.Tab):
     """What happens on each event."""
 
-    def compare(self, request: gr.Request, stamp: float, progress: gr.Progress = _PROGRESS, *values):
+    def compare(self, request: gr.Request, stamp: float, progress: gr.Progress = PROGRESS, *values):
         """Run a comparison and keep it for this session; end when another one is asked for."""
         image, photograph, level, seed, methods = self.note(request, stamp, values)
         path, seed = _path(image, photograph), int(seed or 0)
@@ -59,9 +58,7 @@ class Compare(events.Tab):
         answer = notice(), kept, gr.Dropdown(names, value="noisy"), gr.Dropdown(names, value=best)
         return self.only(request, values, answer)
 
-    def show(
-        self, request: gr.Request, stamp: float, made: Made | None, left: str, right: str, spot: tuple | None, *values
-    ):
+    def show(self, request: gr.Request, stamp: float, made: Made | None, left: str, right: str, spot, *values):
         """Show the comparison if it is what the controls ask for."""
         self.note(request, stamp, values)
         if made is None or made.asked != _asked(*values) or not made.folder.exists():
@@ -73,11 +70,10 @@ class Compare(events.Tab):
         with Image.open(made.folder / "clean.png") as clean:
             part = views.part_at(clean.size[::-1], (_CROP, _CROP), place)
         pair = tuple(enlarged(made, name, part) for name in chosen)
-        pictures, errors = (
-            [(str(made.folder / f"{kind}{name}.png"), caption) for name, caption in made.captions.items()]
-            for kind in ("", "error_")
-        )
-        answer = styled(made.scores), made.note, pair, outlined(made, part), pictures, errors[1:]
+        captions = made.captions.items()
+        pictures = [(str(made.folder / f"{name}.png"), caption) for name, caption in captions]
+        errors = [(str(made.folder / f"error_{name}.png"), caption) for name, caption in captions if name != "clean"]
+        answer = styled(made.scores), made.note, pair, outlined(made, part), pictures, errors
         return self.only(request, values, answer)
 
     def offer(self, request: gr.Request, stamp: float, *values):
@@ -176,10 +172,8 @@ def layout(tab: gr.Tab, handlers: Compare) -> list:
             with gr.Accordion("Or your own clean image", open=False):
                 image = gr.File(label="Clean image", file_types=service.accepted(), height=110, elem_id="clean")
             level = gr.Radio(list(comparison.LEVELS), value=25, label="Noise level", elem_id="noise")
-            methods = gr.CheckboxGroup(
-                comparison.choices(25, colours), value=comparison.first_choice(25, colours), label="Methods",
-                elem_id="methods",
-            )  # fmt: skip
+            offered, first = comparison.choices(25, colours), comparison.first_choice(25, colours)
+            methods = gr.CheckboxGroup(offered, value=first, label="Methods", elem_id="methods")
             seed = gr.Number(0, label="Seed", info="Another seed, other noise.", precision=0, minimum=0, elem_id="seed")
             line = gr.Markdown(visible=False, elem_id="compare-notice", elem_classes="notice")
             with gr.Row():
@@ -198,10 +192,8 @@ def layout(tab: gr.Tab, handlers: Compare) -> list:
             with gr.Row():
                 left = gr.Dropdown(["noisy"], value="noisy", label="Left", filterable=False, min_width=200)
                 right = gr.Dropdown(["clean"], value="clean", label="Right", filterable=False, min_width=200)
-            pair = gr.ImageSlider(
-                label=f"The same part of both, {_SCALE} times enlarged", max_height=_CROP * _SCALE, elem_id="pair",
-                **PICTURE,
-            )  # fmt: skip
+            label = f"The same part of both, {_SCALE} times enlarged"
+            pair = gr.ImageSlider(label=label, max_height=_CROP * _SCALE, elem_id="pair", **PICTURE)
             gr.Button("Hold for the left one (O)", elem_id="compare-original")
             gallery = {"columns": 3, "height": "auto", "object_fit": "contain", **PICTURE}
             with gr.Tabs():
@@ -217,8 +209,8 @@ def layout(tab: gr.Tab, handlers: Compare) -> list:
     gr.on([each.change for each in (*looked, seed, methods)], **show)
     changed = [level.input, photograph.input, image.change]  # what is offered first: Gradio refuses ticks not on offer
     gr.on(changed, handlers.offer, [stamp, *asked], [line, methods], js=STAMPED, **NEWEST).then(**show)
-    where.select(handlers.place, made, spot, **QUIET, **LIGHT, **PRIVATE)
+    where.select(handlers.place, made, spot, **AT_ONCE)
     tab.select(lambda: "first visit", None, go, **AT_ONCE)
-    begin, sent = [start.click, go.change], [stamp, *asked]
-    handlers.wire_run(begin, handlers.compare, sent, [made, left, right], (start, stop), line, table)
+    begin, outputs = [start.click, go.change], [line, made, left, right]
+    handlers.wire_run(begin, handlers.compare, [stamp, *asked], outputs, (start, stop), table)
     return [photograph, level, seed, methods]

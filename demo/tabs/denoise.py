@@ -15,19 +15,16 @@ import gradio as gr
 
 from demo import catalogue, events, service, views
 from demo.errors import DemoError, Stopped, told_to_the_visitor
-from demo.events import AT_ONCE, DISABLE, EACH, LIGHT, NEWEST, PICTURE, PRIVATE, QUIET, STAMPED, WRITING, notice
+from demo.events import AT_ONCE, DISABLE, EACH, NEWEST, PICTURE, PROGRESS, STAMPED, WRITING, notice
 from demo.service import Asked, Job
 
-EXAMPLES = [  # a photograph first, for that is what most people bring
-    Path(__file__).parent.parent / "examples" / name
-    for name in ("coffee_camera.png", "chelsea_15.png", "camera_25.png")
-]
+_NAMES = ("coffee_camera.png", "chelsea_15.png", "camera_25.png")  # a photograph first: most people bring one
+EXAMPLES = [Path(__file__).parents[1] / "examples" / name for name in _NAMES]
 VIEWS = {"crop": "Close-up", "whole": "Whole image", "removed": "Removed noise", "stages": "Stage by stage"}
 STRENGTHS = {"Light": 0.5, "Medium": 0.75, "Strong (recommended)": 1.0}
 AGAIN = "**Denoise** makes the result for this image and these settings."
 IMAGE, ASKED = attrgetter("image"), attrgetter("asked")  # what each answer depends on
 FILE = attrgetter("asked", "strength", "keep", "as_png")
-_PROGRESS = gr.Progress()
 _LABEL = 26  # pixels, above a picture
 _SCROLL = "() => { if (innerWidth < 640) document.getElementById('result').scrollIntoView(); }"
 
@@ -90,9 +87,7 @@ class Denoise(events.Tab):
                 answer = notice(error.sentence), "", gr.skip(), None
         return self.only(request, controls, answer, IMAGE)
 
-    def denoise(
-        self, request: gr.Request, stamp: float, progress: gr.Progress = _PROGRESS, job: Job | None = None, *values
-    ):
+    def denoise(self, request: gr.Request, stamp: float, progress: gr.Progress = PROGRESS, job: Job = None, *values):
         """Run the network on the upload and keep the job for this session; end when something else is asked for."""
         controls = self.note(request, stamp, values)
         asked, made, said = controls.asked, gr.skip(), ""
@@ -170,10 +165,8 @@ def layout(page: gr.Blocks, handlers: Denoise) -> None:
     view, stamp = gr.State("crop"), gr.Number(visible=False)
     with gr.Row():
         with gr.Column(scale=2, min_width=320):
-            image = gr.File(
-                label="Image (PNG, JPEG, WebP, TIFF or BMP)",
-                file_types=service.accepted(), height=130, elem_id="upload",
-            )  # fmt: skip
+            label = "Image (PNG, JPEG, WebP, TIFF or BMP)"
+            image = gr.File(label=label, file_types=service.accepted(), height=130, elem_id="upload")
             line = gr.Markdown(visible=False, elem_id="notice", elem_classes="notice")
             with gr.Row():
                 start = gr.Button("Denoise", variant="primary", scale=3, elem_id="start")
@@ -203,27 +196,24 @@ def layout(page: gr.Blocks, handlers: Denoise) -> None:
                 )
                 gr.Button("Hold for the original (O)", scale=1, min_width=200, elem_id="original")
             done = gr.Markdown(elem_id="summary")
-
     file = [image, network, *further, strength]
     controls = [*file, view, spot, seen]
-    changed = [each.change for each in (job, *file)]
-    disabled = gr.on(changed, None, None, download, js=DISABLE, **EACH)
+    disabled = gr.on([each.change for each in (job, *file)], None, None, download, js=DISABLE, **EACH)
     handlers.wire_newest(stamp, controls)
     sent = [stamp, job, *controls]
-    triggers = [*changed, view.change, spot.change, seen.change]
-    gr.on(triggers, handlers.show, sent, [done, navigator, *panes], js=STAMPED, **NEWEST)
+    changed, shown = [each.change for each in (job, *controls)], [done, navigator, *panes]
+    gr.on(changed, handlers.show, sent, shown, js=STAMPED, **NEWEST)
     disabled.then(handlers.offer, sent, download, js=STAMPED, **WRITING)
-    emptied = [about, done, navigator, *panes]
-    image.clear(None, None, emptied, js="() => ['', '', null, null, null, null, null]", **AT_ONCE)  # before an answer
+    empty = "() => ['', '', null, null, null, null, null]"
+    image.clear(None, None, [about, *shown], js=empty, **AT_ONCE)  # before an answer
     job.change(None, None, None, js=_SCROLL, **EACH)
     level = further[1]
     brought = image.change(None, None, None, js="() => {}", **EACH)
     brought.then(handlers.inspect, [stamp, *controls], [line, about, level, seen], js=STAMPED, **NEWEST)
-    navigator.select(handlers.place, [image, job], spot, **QUIET, **LIGHT, **PRIVATE)
+    navigator.select(handlers.place, [image, job], spot, **AT_ONCE)
     examples.click(handlers.take_example, examples, [image, go], **AT_ONCE)
     page.load(handlers.take_example, gr.State(0), [image, go], **AT_ONCE)  # something to look at for a new visitor
-    begin = [start.click, go.change]
-    handlers.wire_run(begin, handlers.denoise, sent, [job], (start, stop), line, panes[0])
+    handlers.wire_run([start.click, go.change], handlers.denoise, sent, [line, job], (start, stop), panes[0])
 
 
 def _panes(view: gr.State) -> list:

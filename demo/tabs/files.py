@@ -6,29 +6,28 @@ from pathlib import Path
 import gradio as gr
 import pandas as pd
 
-from demo import batch, events
+from demo import events, service
 from demo.errors import DemoError, Stopped
-from demo.events import DISABLE, EACH, NEWEST, STAMPED, notice
+from demo.events import DISABLE, EACH, NEWEST, PROGRESS, STAMPED, notice
 
-_PROGRESS = gr.Progress()
 _COLUMNS = ["File", "Result", "Level"]
-_HINT = f"""Up to {batch.MAX_FILES} images and {batch.MAX_PIXELS // 10**6} megapixels at a time. Each result keeps
-the name, format and bit depth of its image, and
-`_denoised` is added to the name. If one cannot be done, the others are."""
+_HINT = f"""Up to {service.MAX_FILES} images and {service.MAX_ZIP_PIXELS // 10**6} megapixels at a time. Each result
+keeps the name, format and bit depth of its image, and `_denoised` is added to the name. If one cannot be done, the
+others are."""
 _AGAIN = "**Denoise all** makes the results for these files and these settings."
 
 
 class Files(events.Tab):
     """What happens on each event; a result is kept with the values of the controls that it was made from."""
 
-    def denoise(self, request: gr.Request, stamp: float, progress: gr.Progress = _PROGRESS, *values) -> Iterator[tuple]:
+    def denoise(self, request: gr.Request, stamp: float, progress: gr.Progress = PROGRESS, *values) -> Iterator[tuple]:
         """Denoise all files, and show what became of each as soon as it is done; end when others are asked for."""
         images, network, automatic, level, exact, keep, as_png, strength = self.note(request, stamp, values)
         options = {"strength": strength, "keep_metadata": keep, "as_png": as_png}
-        paths, done = [Path(each) for each in images or []], 0
+        paths, lines = [Path(each) for each in images or []], []
 
         def report(step: tuple[int, int]) -> None:
-            tiles, total = step
+            done, (tiles, total) = len(lines), step
             name = f"{paths[done].name}, file {done + 1} of {len(paths)}"
             progress((done * total + tiles, len(paths) * total), desc=name, unit="steps")
 
@@ -36,17 +35,14 @@ class Files(events.Tab):
             return self.only(request, values, answer)
 
         try:
-            if not paths:
-                raise DemoError("Choose some images first.")
             with self.work(request, values, report) as (folder, step):
                 wanted = None if automatic else level
-                for lines in batch.denoise_files(paths, folder, wanted, exact or network, progress=step, **options):
-                    done = len(lines)
+                for lines in service.denoise_files(paths, folder, wanted, exact or network, progress=step, **options):
                     yield only(notice(), gr.skip(), as_table(lines, paths))
         except (DemoError, Stopped) as error:
             yield only(notice(error.sentence), gr.skip(), None)
         else:
-            yield only(notice(), (values, str(folder / batch.ARCHIVE), lines), as_table(lines, paths))
+            yield only(notice(), (values, str(folder / service.ARCHIVE), lines), as_table(lines, paths))
 
     def show(self, request: gr.Request, stamp: float, made: tuple | None, *values):
         """Offer the zip if it is what the controls ask for."""
@@ -62,7 +58,7 @@ class Files(events.Tab):
         return self.only(request, values, answer)
 
 
-def as_table(lines: list[batch.Line], paths: list[Path]) -> pd.DataFrame:
+def as_table(lines: list[service.Line], paths: list[Path]) -> pd.DataFrame:
     """Return what became of each file, for the screen."""
     rows = [(line.file, line.result or line.note, line.noise_level) for line in lines]
     rows += [(path.name, "waiting" if i else "working …", None) for i, path in enumerate(paths[len(lines) :])]
@@ -95,5 +91,5 @@ def layout(handlers: Files) -> None:
     triggers = [each.change for each in (made, *controls)]
     gr.on(triggers, None, None, download, js=DISABLE, **EACH)
     gr.on(triggers, handlers.show, [stamp, made, *controls], [download, done, table], js=STAMPED, **NEWEST)
-    buttons, sent = (start, stop), [stamp, *controls]
-    handlers.wire_run([start.click], handlers.denoise, sent, [made, table], buttons, line, table)
+    sent = [stamp, *controls]
+    handlers.wire_run([start.click], handlers.denoise, sent, [line, made, table], (start, stop), table)

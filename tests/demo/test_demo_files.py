@@ -12,7 +12,7 @@ from demo_site import make_image
 from gradio_client import handle_file
 
 import mdrn
-from demo import batch, errors
+from demo import errors, service
 from demo.tabs.files import Files
 from demo.workspace import Workspace
 from mdrn import files
@@ -43,10 +43,10 @@ def uploads(tmp_path):
 def check_zip(path, uploads):
     """Check each result in a zip against the library, and that the bad file is named in the zip's own report."""
     with zipfile.ZipFile(path) as archive:
-        lines = list(csv.DictReader(io.StringIO(archive.read(batch.REPORT).decode())))
+        lines = list(csv.DictReader(io.StringIO(archive.read(service.REPORT).decode())))
         assert [line["file"] for line in lines] == [upload.name for upload in uploads]
         assert sorted(archive.namelist()) == sorted(
-            [batch.REPORT, *(line["result"] for line in lines if line["result"])]
+            [service.REPORT, *(line["result"] for line in lines if line["result"])]
         )
         for upload, line in zip(uploads, lines, strict=True):
             if upload.name == "bad.png":
@@ -61,8 +61,8 @@ def check_zip(path, uploads):
 def test_each_file_comes_back_in_its_own_kind_and_a_bad_one_is_named(uploads, tmp_path):
     folder = Workspace(tmp_path / "results").new("me")
     steps = []
-    *_, lines = batch.denoise_files(uploads, folder, 25, progress=lambda *step: steps.append(step))
-    made = folder / batch.ARCHIVE
+    *_, lines = service.denoise_files(uploads, folder, 25, progress=lambda *step: steps.append(step))
+    made = folder / service.ARCHIVE
     results = check_zip(made, uploads)
     assert "grey_denoised.png" in results and "grey_denoised_2.png" in results
     assert list(folder.iterdir()) == [made] and str(tmp_path) not in " ".join(line.note for line in lines)
@@ -78,9 +78,9 @@ def test_the_endpoint_gives_the_same(client, uploads):
 def test_limits_are_explained(uploads, tmp_path, monkeypatch):
     folder = Workspace(tmp_path / "results").new("me")
     with pytest.raises(errors.DemoError, match="expected 1 to 50 files, got 51"):
-        list(batch.denoise_files(uploads[:1] * 51, folder))
-    monkeypatch.setattr(batch, "MAX_PIXELS", 1000)
-    *_, lines = batch.denoise_files(uploads[:2], folder, 25)
+        list(service.denoise_files(uploads[:1] * 51, folder))
+    monkeypatch.setattr(service, "MAX_ZIP_PIXELS", 1000)
+    *_, lines = service.denoise_files(uploads[:2], folder, 25)
     assert lines[0].result and not lines[1].result and lines[1].note.startswith("Left out")
 
 

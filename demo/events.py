@@ -132,8 +132,9 @@ def styled(frame: pd.DataFrame):
 
 def strength_slider(elem_id: str, **layout: int) -> gr.Slider:
     """Make the slider for the strength."""
-    shown = {"label": "Strength", "info": _STRENGTH_HINT, "elem_id": elem_id}
-    return gr.Slider(0, service.MAX_STRENGTH, 1, step=0.01, **shown, **layout)
+    return gr.Slider(
+        0, service.MAX_STRENGTH, 1, step=0.01, label="Strength", info=_STRENGTH_HINT, elem_id=elem_id, **layout
+    )
 
 
 def network_picker(elem_id: str) -> gr.Dropdown:

@@ -73,12 +73,12 @@ def navigator(job: Job, spot: Spot | None) -> str:
     (rows, columns), place = window(job, spot)
     image = Image.fromarray(_reduced(without_alpha(pixels), NAVIGATOR_SIDE)).convert("RGB")
     scale = image.width / pixels.shape[1]
-    box = [v * scale for v in (columns.start, rows.start, columns.stop, rows.stop)]
-    box = [max(0, box[0]), max(0, box[1]), min(image.width, box[2]) - 1, min(image.height, box[3]) - 1]
-    draw = ImageDraw.Draw(image)
-    if box[2] - box[0] > 4 and box[3] - box[1] > 4:  # of a tiny image there is nothing to choose
-        draw.rectangle(box, outline="black", width=4)
-        draw.rectangle([box[0] + 1, box[1] + 1, box[2] - 1, box[3] - 1], outline="white", width=2)
+    left, top = columns.start * scale, rows.start * scale
+    right, bottom = min(columns.stop * scale, image.width) - 1, min(rows.stop * scale, image.height) - 1
+    if right - left > 4 and bottom - top > 4:  # of a tiny image there is nothing to choose
+        draw = ImageDraw.Draw(image)
+        draw.rectangle([left, top, right, bottom], outline="black", width=4)
+        draw.rectangle([left + 1, top + 1, right - 1, bottom - 1], outline="white", width=2)
     return _write(job, f"navigator{place}", np.asarray(image))
 
 

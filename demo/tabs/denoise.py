@@ -18,8 +18,8 @@ from demo.errors import DemoError, Stopped, told_to_the_visitor
 from demo.events import AT_ONCE, DISABLE, EACH, NEWEST, PICTURE, PROGRESS, STAMPED, WRITING, notice
 from demo.service import Asked, Job
 
-_NAMES = ("coffee_camera.png", "chelsea_15.png", "camera_25.png")  # a photograph first: most people bring one
-EXAMPLES = [Path(__file__).parents[1] / "examples" / name for name in _NAMES]
+_EXAMPLE_NAMES = ("coffee_camera.png", "chelsea_15.png", "camera_25.png")  # a photograph first: most people bring one
+EXAMPLES = [Path(__file__).parents[1] / "examples" / name for name in _EXAMPLE_NAMES]
 VIEWS = {"crop": "Close-up", "whole": "Whole image", "removed": "Removed noise", "stages": "Stage by stage"}
 STRENGTHS = {"Light": 0.5, "Medium": 0.75, "Strong (recommended)": 1.0}
 AGAIN = "**Denoise** makes the result for this image and these settings."

@@ -91,5 +91,4 @@ def layout(handlers: Files) -> None:
     triggers = [each.change for each in (made, *controls)]
     gr.on(triggers, None, None, download, js=DISABLE, **EACH)
     gr.on(triggers, handlers.show, [stamp, made, *controls], [download, done, table], js=STAMPED, **NEWEST)
-    sent = [stamp, *controls]
-    handlers.wire_run([start.click], handlers.denoise, sent, [line, made, table], (start, stop), table)
+    handlers.wire_run([start.click], handlers.denoise, [stamp, *controls], [line, made, table], (start, stop), table)

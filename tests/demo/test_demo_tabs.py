@@ -126,6 +126,8 @@ def test_benchmark_tables_are_of_the_summary_with_units():
     )
     drawing = benchmark.quality_against_time(frame)
     assert "FFDNet" in drawing and "mdrn tiny" in drawing and "currentColor" in drawing
+    study = frame[(frame.method == "mdrn_tiny.plain_n0-75_s0")].assign(plan="study", method="a run of a study")
+    assert "a run of a study" not in benchmark.quality_against_time(pd.concat([frame, study]))
 
 
 def test_the_drawing_of_strategies_is_of_the_studys_runs():
@@ -134,7 +136,7 @@ def test_the_drawing_of_strategies_is_of_the_studys_runs():
     columns = {"method": "run", "plan": "study", "size": "mdrn_tiny", "set": "Set12", "level": 50.0}
     study = pd.DataFrame(runs, columns=["strategy", "steps", "psnr"]).assign(**columns)
     drawing = benchmark.strategies(pd.concat([frame, study]))
-    assert "mdrn tiny, hmds" in drawing and "steps of training" in drawing
+    assert "mdrn tiny, hmds" in drawing and "steps of training" in drawing and "teacher" not in drawing
     assert benchmark.strategies(study.assign(plan=benchmark.PUBLISHED)) is None
 
 

@@ -16,7 +16,7 @@ import mdrn
 from benchmark import cluster, evaluate, fetch, methods, report, rows, testsets
 from benchmark.plan import PLANS, Run, duration, runs_of, weights_exist
 from benchmark.rows import RELEASE
-from benchmark.training import adopt, describe, train_all
+from benchmark.training import describe, train_all
 from mdrn import metrics
 from mdrn.checkpoint import read_header
 from mdrn.data import data_root
@@ -40,7 +40,6 @@ class Request:
     only: tuple[str, ...] | None
     seeds: tuple[int, ...] | None
     teacher: str | None
-    adopt: Path | None
     jobs: int
     ray: str | None
     fetch: str | None
@@ -99,8 +98,6 @@ def plan(request: Request) -> list[Run]:
     if not runs:
         labels = ", ".join(run.label for run in runs_of(request.preset, chosen, request.out))
         raise MdrnError(f"--preset {request.preset}: --only, --levels and --seeds leave no run of {labels}")
-    if request.adopt and not request.dry_run:
-        print(f"taken from {request.adopt}: {', '.join(r.label for r in adopt(runs, request.adopt)) or 'none'}")
     print(describe(request.preset, runs, request.conditions.device, request.jobs), flush=True)
     return runs
 
@@ -233,7 +230,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--sets", metavar="SET", nargs="+", help=f"of {', '.join(testsets.SETS)}; default: those found, else samples")
     add("--only", metavar="RUN", nargs="+", help="with --preset: train these runs alone, ids or patterns")
     add("--teacher", metavar="T", help="with --preset: released id or weights file; default: the plan's")
-    add("--adopt", metavar="DIR", type=Path, help="with --preset: take finished runs that `mdrn train` left there")
     add("--seeds", metavar="S", type=int, nargs="+", help="with --preset: training seeds")
     add("--noise-seed", type=int, default=0, help="seed of the benchmark's noise; default: 0, the literature's")
     add("--jobs", type=int, default=1, help="with --preset: runs that share the machine; default: 1")
@@ -250,7 +246,7 @@ def _parser() -> argparse.ArgumentParser:
 def parse(arguments: list[str] | None = None) -> Request:
     """Turn the command line into a request, if its options go together and its numbers are within their limits."""
     said = _parser().parse_args(arguments)
-    for name in ("only", "seeds", "teacher", "adopt", "ray"):
+    for name in ("only", "seeds", "teacher", "ray"):
         if getattr(said, name) and not said.preset:
             raise MdrnError(f"--{name} needs --preset {'|'.join(PLANS)}")
     for level in said.levels or []:

@@ -18,10 +18,8 @@ import torch
 from benchmark import rows
 from benchmark.plan import POOLS, Run, duration, teacher_missing
 from mdrn import train
-from mdrn.checkpoint import SUFFIX, read_header
 from mdrn.data import PatchSource, fresh_batch, read_all, sample_files
 from mdrn.denoiser import MdrnError
-from mdrn.files.writing import write_atomically
 from mdrn.inference import reuse_freed_memory
 
 _WARM_STEPS, _TIMED_STEPS = 2, 5
@@ -68,28 +66,6 @@ def keep_record(run: Run) -> None:
     path = run.out / rows.CURVES / f"{run.plan}.csv"
     rows.append(path, points, rows.CurvePoint, replaces=lambda point: (point.config, point.step, point.level))
     rows.append(run.out / rows.RUNS, [row], rows.RunRow, replaces=lambda known: known.config)
-
-
-def adopt(runs: list[Run], folder: Path) -> list[Run]:
-    """Take what `mdrn train` left in a folder for the runs of a plan that it finished; return those.
-
-    A network is taken if its header says the run's configuration; of its teacher the name alone can be compared.
-    """
-    taken = []
-    for run in runs:
-        theirs = folder / run.weights.name
-        if run.finished or not theirs.is_file() or not theirs.with_suffix(".json").is_file():
-            continue
-        header, config = read_header(theirs), json.loads(json.dumps(dataclasses.asdict(run.config)))
-        teachers = [Path(str(said["teacher"])).name.partition("@")[0] for said in (config, header.recipe)]
-        ours = {"version": train.RECIPE, **{k: v for k, v in config.items() if k not in ("model", "teacher")}}
-        said = {key: value for key, value in header.recipe.items() if key != "teacher"}
-        if said == ours and header.model == run.config.model and teachers[1].removesuffix(SUFFIX) == teachers[0]:
-            with run.lock():
-                for path in (run.record, run.weights):  # the weights last: with them the run is finished
-                    write_atomically(path, (folder / path.name).read_bytes())
-            taken.append(run)
-    return taken
 
 
 def train_all(runs: list[Run], root: Path | None, device: str, jobs: int = 1, quiet: bool = False) -> None:

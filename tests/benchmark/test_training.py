@@ -73,17 +73,6 @@ def test_runs_that_were_trained_elsewhere_are_kept_too(tmp_path, fitted):
     assert len(rows.read(tmp_path / rows.RUNS, rows.RunRow)) == 4
 
 
-def test_runs_of_the_same_configuration_are_adopted_from_elsewhere(tmp_path):
-    (there,) = runs_in(tmp_path / "there", changed(TINY, levels=(25.0,), seeds=(0,)))
-    train.fit(there.config, tmp_path / "loose", quiet=True, validations=1)
-    runs = runs_in(tmp_path / "here")
-    longer = runs_in(tmp_path / "here", changed(TINY, options=OPTIONS | {"steps": 8}))
-    assert training.adopt(longer, tmp_path / "loose") == []
-    assert [run.label for run in training.adopt(runs, tmp_path / "loose")] == ["mdrn_tiny.plain_n25_s0@4"]
-    assert [run.finished for run in runs] == [True, False, False, False]
-    assert training.adopt(runs, tmp_path / "loose") == []  # it is there already
-
-
 def test_the_teacher_comes_first(tmp_path, fitted):
     train_all(runs_in(tmp_path, TAUGHT)[::-1], None, "cpu", quiet=True)
     assert fitted[0] == "teacher.plain_n0-75_s0" and len(fitted) == 4

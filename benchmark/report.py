@@ -103,19 +103,19 @@ def hmds_in_words(results: Results) -> str:
             f"Not measured yet: `python -m benchmark.run --preset {STUDY}` trains plain and distilled networks from "
             "scratch for the same number of steps and fills in this section."
         )
-    level, sentences = gains.level.max(), []
-    at_level = gains[gains.level == level]
+    at_level = gains[gains.level == gains.level.max()]
     common = min(at_level.steps.mode(), key=lambda steps: abs(steps - STUDY_STEPS[1]))
 
     def told(part) -> str:
-        return "; ".join(
-            f"{line.gain:+.2f} dB ({line.low:+.2f} to {line.high:+.2f}) for `{line.size}`" for line in part.itertuples()
+        return " and ".join(
+            f"{line.gain:+.3f} dB ({line.low:+.3f} to {line.high:+.3f}) for `{line.size}`" for line in part.itertuples()
         )
 
-    sentences.append(
-        f"After {common:,.0f} steps from scratch with squared error, `hmds` is worth "
-        f"{told(at_level[at_level.steps == common])} on BSD68 at level {level:g}."
-    )
+    of_levels = gains[gains.steps == common].groupby("level")
+    by_level = [f"{told(part)} at level {level:g}" for level, part in of_levels][::-1]
+    sentences = [
+        f"On BSD68, after {common:,.0f} steps from scratch with squared error, `hmds` is worth {', '.join(by_level)}."
+    ]
     if len(others := at_level[at_level.steps != common]):
         by_steps = [f"{told(part)} after {count:,.0f}" for count, part in others.groupby("steps")]
         sentences.append(f"With other lengths of training it is {', and '.join(by_steps)} steps.")

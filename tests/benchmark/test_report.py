@@ -132,10 +132,10 @@ def test_what_hmds_gives_is_said_in_three_sentences_from_the_rows(out):
     add_study(out)
     words = report.hmds_in_words(summary.load(out))
     assert words.startswith(
-        "After 5,000 steps from scratch with squared error, `hmds` is worth +0.06 dB (+0.06 to +0.06) for "
-        "`mdrn_tiny` on BSD68 at level 50."
+        "On BSD68, after 5,000 steps from scratch with squared error, `hmds` is worth +0.060 dB (+0.060 to +0.060) for "
+        "`mdrn_tiny` at level 50"
     )
-    assert "+0.08 dB (+0.08 to +0.08) for `mdrn_tiny` after 1,250" in words
+    assert "+0.080 dB (+0.080 to +0.080) for `mdrn_tiny` after 1,250" in words
     assert "plain training needs 2.3 times the 5,000 steps" in words
     assert words.count(". ") == 2
 

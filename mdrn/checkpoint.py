@@ -269,9 +269,8 @@ def _network_that_fits(file: Any, header: Header) -> MDRN | Teacher:
     with torch.device("meta"):
         model = config.build()
     expected = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
-    if expected != {name: list(part.get_shape()) for name, part in slices.items()}:
-        raise mismatch
-    if {part.get_dtype() for part in slices.values()} - {"F16", "F32"}:
+    shapes = {name: list(part.get_shape()) for name, part in slices.items()}
+    if shapes != expected or {part.get_dtype() for part in slices.values()} - {"F16", "F32"}:
         raise mismatch
     return model
 

@@ -20,8 +20,7 @@ exit codes:
   2    wrong options, or some images failed: one line each on stderr; the others are done
   130  interrupted; files are written whole or not at all: run the command again to do the rest
 """
-_EXTRAS = dict.fromkeys(("timm", "skimage", "filelock"), "train")
-_EXTRAS |= dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "onnx")
+_FOR_TRAINING = ("timm", "skimage", "filelock")  # packages of the extra `train`
 _EXAMPLES = """\
 examples:
   mdrn denoise photo.jpg                         writes photo_denoised.jpg; the noise level is estimated
@@ -63,9 +62,9 @@ def main(arguments: list[str] | None = None) -> int:
         return fail(f"the reader of standard output went away ({error.strerror})")
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        if package not in _EXTRAS:
+        if package not in _FOR_TRAINING:
             raise
-        return fail(f"this command needs {package}, which is not installed; pip install 'mdrn[{_EXTRAS[package]}]'")
+        return fail(f"this command needs {package}, which is not installed; pip install 'mdrn[train]'")
     except (ValueError, OSError, RuntimeError) as error:
         return fail(error)
     except KeyboardInterrupt:
@@ -130,7 +129,7 @@ def _add_denoise(commands: argparse._SubParsersAction) -> None:
     )
     add(
         "--strength",
-        type=_strength,
+        type=lambda text: _number(text, 2.0, "0 to 2"),
         default=1.0,
         metavar="0-2",
         help="0: unchanged, 0.5: half the effect, 1: full effect (default); above 1 multiplies the noise level",
@@ -185,24 +184,20 @@ def _add_training_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _noise_level(text: str) -> float | None:
-    from mdrn.noise import MAX_NOISE_LEVEL, check_noise_level
+    from mdrn.noise import MAX_NOISE_LEVEL
 
+    expected = f"auto or a number from 0 to {MAX_NOISE_LEVEL:g}"
+    return None if text == "auto" else _number(text, MAX_NOISE_LEVEL, expected)
+
+
+def _number(text: str, highest: float, expected: str) -> float:
     try:
-        return None if text == "auto" else check_noise_level(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(
-            f"expected auto or a number from 0 to {MAX_NOISE_LEVEL:g}, got {text}"
-        ) from error
-
-
-def _strength(text: str) -> float:
-    try:
-        strength = float(text)
+        number = float(text)
     except ValueError:
-        strength = math.nan
-    if not 0.0 <= strength <= 2.0:
-        raise argparse.ArgumentTypeError(f"expected 0 to 2, got {text}")
-    return strength
+        number = math.nan
+    if not 0.0 <= number <= highest:
+        raise argparse.ArgumentTypeError(f"expected {expected}, got {text}")
+    return number
 
 
 def _tile(text: str) -> int:

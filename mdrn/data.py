@@ -98,7 +98,7 @@ def read_uint8(path: Path, channels: int) -> np.ndarray:
     Raises:
         DataError: if the file cannot be decoded, or holds floats, whose white is unknown.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
         with Image.open(path) as file:
@@ -108,7 +108,7 @@ def read_uint8(path: Path, channels: int) -> np.ndarray:
                 grey = np.round(np.asarray(file, dtype=np.float64) / 257.0).clip(0, 255).astype(np.uint8)
                 return grey if channels == 1 else np.repeat(grey[..., None], 3, axis=2)
             return np.asarray(file.convert("L" if channels == 1 else "RGB"))
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except (OSError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: expected a readable image, got {type(error).__name__}: {error}") from error
 
 
@@ -157,7 +157,7 @@ def training_images(sets: Collection[str], root: Path | None, channels: int, sma
     if "drawings" in sets:
         rng, side = np.random.default_rng(0), max(_DRAWING_SIDE, smallest)
         pages = [drawing(rng, side, side) for _ in range(_DRAWINGS)]
-        images += pages if channels == 3 else [_grey(page) for page in pages]
+        images += pages if channels == 3 else [to_grey(page) for page in pages]
     return images
 
 
@@ -190,7 +190,8 @@ def drawing(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     return np.where(image > 127, 255, 0).astype(np.uint8) if rng.random() < 0.2 else image
 
 
-def _grey(image: np.ndarray) -> np.ndarray:
+def to_grey(image: np.ndarray) -> np.ndarray:
+    """Return (H, W, 3) uint8 as (H, W), Pillow's 'L'."""
     from PIL import Image
 
     return np.asarray(Image.fromarray(image).convert("L"))

@@ -46,6 +46,13 @@ class Denoiser(Protocol):
     def __call__(self, noisy: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor: ...
 
 
+def check_fields(config: object, *checks: tuple[str, object, str]) -> None:
+    """Raise MdrnError for the first field that is wrong; a check is its name, whether it is right, what to expect."""
+    for name, right, expected in checks:
+        if not right:
+            raise MdrnError(f"{name}: expected {expected}, got {getattr(config, name)!r}")
+
+
 def check_device(name: str) -> str:
     """Return the name of a device, 'cpu', 'cuda' or 'cuda:1'; raise MdrnError unless PyTorch finds it here."""
     kind, _, number = name.partition(":")
@@ -78,16 +85,12 @@ def sigma_map(sigma: float | torch.Tensor, noisy: torch.Tensor) -> torch.Tensor:
         if not 0.0 <= sigma <= 1.0:
             raise MdrnError(f"sigma: expected 0 to 1 (8-bit level / 255), got {sigma:g}; divide a level by 255")
         return noisy.new_full((batch, 1, 1, 1), float(sigma))
-    if sigma.ndim == 4:
-        if tuple(sigma.shape[1:]) != (1, height, width) or sigma.shape[0] not in (1, batch):
-            raise MdrnError(f"sigma: expected a map ({batch}, 1, {height}, {width}), got shape {tuple(sigma.shape)}")
+    if sigma.ndim == 4 and tuple(sigma.shape[1:]) == (1, height, width) and sigma.shape[0] in (1, batch):
         return sigma.to(noisy).expand(batch, 1, height, width)
-    if sigma.ndim > 1 or sigma.numel() not in (1, batch):
-        raise MdrnError(
-            f"sigma: expected a float, a ({batch},) tensor or a map ({batch}, 1, {height}, {width}), "
-            f"got shape {tuple(sigma.shape)}"
-        )
-    return sigma.to(noisy).reshape(-1, 1, 1, 1).expand(batch, 1, 1, 1)
+    if sigma.ndim <= 1 and sigma.numel() in (1, batch):
+        return sigma.to(noisy).reshape(-1, 1, 1, 1).expand(batch, 1, 1, 1)
+    expected = f"a float, a ({batch},) tensor or a map ({batch}, 1, {height}, {width})"
+    raise MdrnError(f"sigma: expected {expected}, got shape {tuple(sigma.shape)}")
 
 
 def enter(noisy: torch.Tensor, sigma: torch.Tensor, stride: int, factor: int) -> torch.Tensor:

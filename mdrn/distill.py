@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from mdrn.denoiser import MdrnError, sigma_map
+from mdrn.denoiser import MdrnError, check_fields, sigma_map
 
 _LEVELS = (1.0, 2.0, 3.0, 5.0, 7.0, 10.0, 15.0, 20.0, 25.0, 30.0, 40.0, 50.0, 60.0, 75.0)
 _PSNR = (48.30, 43.39, 40.54, 37.14, 35.05, 32.99, 30.85, 29.45, 28.44, 27.66, 26.50, 25.67, 25.02, 24.27)
@@ -32,19 +32,11 @@ def expected_error(sigma: torch.Tensor) -> torch.Tensor:
     return torch.lerp(errors[right - 1], errors[right], share).exp()
 
 
-def _mse(error: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-    return (error.square() / expected_error(sigma)).mean()
-
-
-def _l1(error: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-    return (error.abs() / expected_error(sigma).sqrt()).mean()
-
-
-def _log_mse(error: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-    return (error.square().mean(dim=(1, 2, 3)) + 1e-6).log().mean()
-
-
-LOSSES = {"mse": _mse, "l1": _l1, "log_mse": _log_mse}
+LOSSES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "mse": lambda error, sigma: (error.square() / expected_error(sigma)).mean(),
+    "l1": lambda error, sigma: (error.abs() / expected_error(sigma).sqrt()).mean(),
+    "log_mse": lambda error, sigma: (error.square().mean(dim=(1, 2, 3)) + 1e-6).log().mean(),
+}
 
 
 class Supervised(nn.Module):
@@ -173,10 +165,8 @@ class DistillConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "matches", tuple(tuple(pair) for pair in self.matches))
         for name in ("output_weight", "final_weight", "teacher_level"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise MdrnError(f"{name}: expected 0 to 1, got {getattr(self, name)!r}")
-        if self.feature_weight < 0:
-            raise MdrnError(f"feature_weight: expected at least 0, got {self.feature_weight!r}")
+            check_fields(self, (name, 0.0 <= getattr(self, name) <= 1.0, "0 to 1"))
+        check_fields(self, ("feature_weight", self.feature_weight >= 0, "at least 0"))
 
     def views(self, strategy: str) -> list[View]:
         """Return what the teacher is shown under a strategy.

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mdrn.denoiser import MdrnError, check_noisy, corrected, enter, reach, sigma_map
+from mdrn.denoiser import check_fields, check_noisy, corrected, enter, reach, sigma_map
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +30,8 @@ class StageConfig:
         for name in ("down", "up"):
             blocks = tuple(getattr(self, name))
             object.__setattr__(self, name, blocks)
-            if not all(type(n) is int and 0 <= n <= 16 for n in blocks):
-                raise MdrnError(f"StageConfig.{name}: expected whole numbers from 0 to 16, got {blocks!r}")
+            right = all(type(n) is int and 0 <= n <= 16 for n in blocks)
+            check_fields(self, (name, right, "whole numbers from 0 to 16"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,16 +58,15 @@ class ModelConfig:
         object.__setattr__(self, "widths", tuple(self.widths))
         object.__setattr__(self, "stages", stages)
         scales = len(self.widths)
-        allowed = {
-            "channels": self.channels in (1, 3),
-            "widths": 2 <= scales <= 5 and all(type(w) is int and 1 <= w <= 512 for w in self.widths),
-            "stages": 1 <= len(stages) <= 16
-            and all((len(stage.down), len(stage.up)) == (scales, scales - 1) for stage in stages),
-            "entry": self.entry in (1, 2, 4),
-        }
-        for name, ok in allowed.items():
-            if not ok:
-                raise MdrnError(f"ModelConfig.{name}: got {getattr(self, name)!r}, outside what its docstring allows")
+        widths = 2 <= scales <= 5 and all(type(w) is int and 1 <= w <= 512 for w in self.widths)
+        fit = all((len(stage.down), len(stage.up)) == (scales, scales - 1) for stage in stages)
+        check_fields(
+            self,
+            ("channels", self.channels in (1, 3), "1 or 3"),
+            ("widths", widths, "2 to 5 whole numbers from 1 to 512"),
+            ("stages", fit and 1 <= len(stages) <= 16, "1 to 16 stages with a number for each scale"),
+            ("entry", self.entry in (1, 2, 4), "1, 2 or 4"),
+        )
 
     @property
     def blocks(self) -> int:

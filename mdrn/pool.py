@@ -6,12 +6,13 @@ and sizes share them. `train` imports this module.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import filelock
@@ -25,6 +26,7 @@ from mdrn.files.writing import write_atomically
 Answer = Callable[[Batch, torch.Generator], torch.Tensor]
 
 
+@dataclasses.dataclass(eq=False)
 class Pool:
     """Draws of (patch, level, noise) made once and stored, with a teacher's answers to them, for many runs to read.
 
@@ -42,30 +44,27 @@ class Pool:
             white noise which disturbs coarse detail as much; RGB alone.
     """
 
+    folder: Path
+    source: PatchSource
+    draws: int
+    size: int
+    noise_level: tuple[float, float]
+    map_share: float
+    camera_share: float = 0.0
+
     _CHUNK = 16
     _SYMMETRIES = 8
 
-    def __init__(
-        self,
-        folder: Path,
-        source: PatchSource,
-        draws: int,
-        size: int,
-        noise_level: tuple[float, float],
-        map_share: float,
-        camera_share: float = 0.0,
-    ) -> None:
-        self.source, self.draws, self.size = source, draws, size
-        self.noise_level, self.map_share, self.camera_share = noise_level, map_share, camera_share
-        self.channels = source.pixels.shape[1]
-        said = ["pool-1", source.digest, draws, size, noise_level, map_share]
-        said = json.dumps(said + [camera_share, camera.VERSION] * (camera_share > 0))
-        self.folder = folder / f"pool-{hashlib.sha256(said.encode()).hexdigest()[:16]}"
+    def __post_init__(self) -> None:
+        said = ["pool-1", self.source.digest, self.draws, self.size, self.noise_level, self.map_share]
+        said = json.dumps(said + [self.camera_share, camera.VERSION] * (self.camera_share > 0))
+        self.folder /= f"pool-{hashlib.sha256(said.encode()).hexdigest()[:16]}"
+        self._shape = (self.draws, self.source.pixels.shape[1], self.size, self.size)
         self._open: dict[str, np.ndarray] = {}
 
     def bytes_missing(self, keys: list[str]) -> int:
         """Return how much disk space the draws and these answers will take, as far as they are not there yet."""
-        image = self.draws * self.channels * self.size**2
+        image = math.prod(self._shape)
         sizes = {"clean": image, "noisy": 2 * image} | dict.fromkeys(keys, 2 * image)
         return sum(size for name, size in sizes.items() if not self._path(name).exists())
 
@@ -78,7 +77,6 @@ class Pool:
             answers: key -> what gives the answers (B, C, P, P) to a batch.
             progress: called with (draws done, draws in all) for each kind in turn.
         """
-        shape = (self.draws, self.channels, self.size, self.size)
         kinds = {"clean": np.uint8, "noisy": np.float16, "corners": np.float32} | dict.fromkeys(answers, np.float16)
         self.folder.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(self.folder / ".lock"):
@@ -87,8 +85,8 @@ class Pool:
                 if not path.exists():
                     counter = name if name in answers else "draws"
                     self._counter(counter).unlink(missing_ok=True)  # of a file that is gone
-                    whole = (self.draws, 1, 2, 2) if name == "corners" else shape
-                    np.lib.format.open_memmap(path.with_suffix(".tmp"), "w+", kind, whole).flush()
+                    shape = (self.draws, 1, 2, 2) if name == "corners" else self._shape
+                    np.lib.format.open_memmap(path.with_suffix(".tmp"), "w+", kind, shape).flush()
                     os.replace(path.with_suffix(".tmp"), path)
             arrays = {name: np.load(self._path(name), mmap_mode="r+") for name in kinds}
             self._fill_from("draws", self._make_draws, arrays, progress)
@@ -176,34 +174,26 @@ class Pool:
         Raises:
             DataError: if the pool has no more draws that the run has not seen.
         """
+        self.check(first + count - 1, size, used)
         cells = self.size // size
-        numbers = range(first, first + count)
-        rounds = [divmod(number // self.draws, cells**2) for number in numbers]
-        self.check(numbers[-1], size, used)
-        stacks: dict[str, list[np.ndarray]] = {name: [] for name in ("clean", "noisy", *keys)}
-        corners, maps = [], []
-        for number, (turn, cell) in zip(numbers, rounds, strict=True):
-            order = _order(seed, turn * cells**2 + cell, size, self.draws)
-            draw = int(order[number % self.draws])
-            symmetry = (draw + used + turn) % self._SYMMETRIES
+        draws, places = [], []  # of each patch: its draw, and the part of it with the symmetry
+        for number in range(first, first + count):
+            turn, cell = divmod(number // self.draws, cells**2)
+            draw = int(_order(seed, number // self.draws, size, self.draws)[number % self.draws])
             top, left = (size * index for index in divmod(cell, cells))
-            window = (draw, slice(None), slice(top, top + size), slice(left, left + size))
-            for name, stack in stacks.items():
-                stack.append(_turned(self._open[name][window], symmetry))
-            corners.append(self._open["corners"][draw])
-            maps.append((top, left, symmetry))
-        tensors = {name: torch.from_numpy(np.stack(stack)).float() for name, stack in stacks.items()}
-        sigma = noise.spread(torch.from_numpy(np.stack(corners)), self.size)
-        if sigma.ndim == 4:
-            cut = [
-                _turned(level[:, top : top + size, left : left + size], symmetry)
-                for level, (top, left, symmetry) in zip(sigma.numpy(), maps, strict=True)
-            ]
-            sigma = torch.from_numpy(np.stack(cut))
+            draws.append(draw)
+            places.append((np.s_[:, top : top + size, left : left + size], (draw + used + turn) % self._SYMMETRIES))
+
+        def cut(images: Iterable[np.ndarray]) -> torch.Tensor:
+            patches = [_turned(image[part], turn) for image, (part, turn) in zip(images, places, strict=True)]
+            return torch.from_numpy(np.stack(patches)).float()
+
+        tensors = {name: cut(self._open[name][draw] for draw in draws) for name in ("clean", "noisy", *keys)}
+        sigma = noise.spread(torch.from_numpy(np.stack([self._open["corners"][draw] for draw in draws])), self.size)
         return Batch(
             clean=tensors["clean"].div_(255.0),
             noisy=tensors["noisy"].contiguous(memory_format=torch.channels_last),
-            sigma=sigma,
+            sigma=cut(sigma.numpy()) if sigma.ndim == 4 else sigma,
             answers={key: tensors[key] for key in keys},
         )
 

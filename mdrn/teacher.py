@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from mdrn.denoiser import MdrnError, check_noisy, corrected, enter, reach, sigma_map
+from mdrn.denoiser import check_fields, check_noisy, corrected, enter, reach, sigma_map
+from mdrn.model import ModelConfig, StageConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,18 +41,8 @@ class TeacherConfig:
     def __post_init__(self) -> None:
         for name in ("widths", "down", "up"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        scales = len(self.widths)
-        allowed = {
-            "channels": self.channels in (1, 3),
-            "widths": 2 <= scales <= 5 and all(type(w) is int and 1 <= w <= 512 for w in self.widths),
-            "down": len(self.down) == scales and all(type(n) is int and 0 <= n <= 16 for n in self.down),
-            "up": len(self.up) == scales - 1 and all(type(n) is int and 0 <= n <= 16 for n in self.up),
-            "expansion": type(self.expansion) is int and 1 <= self.expansion <= 8,
-            "entry": self.entry in (1, 2, 4),
-        }
-        for name, ok in allowed.items():
-            if not ok:
-                raise MdrnError(f"TeacherConfig.{name}: got {getattr(self, name)!r}, outside what is allowed")
+        ModelConfig(self.channels, self.widths, (StageConfig(self.down, self.up),), self.entry)  # has the same limits
+        check_fields(self, ("expansion", type(self.expansion) is int and 1 <= self.expansion <= 8, "1 to 8"))
 
     @property
     def blocks(self) -> int:

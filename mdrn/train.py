@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from mdrn import camera, checkpoint, estimate, metrics, noise
 from mdrn.data import Batch, PatchSource, data_root, fresh_batch, read_all, training_images, validation_files
-from mdrn.denoiser import MdrnError
+from mdrn.denoiser import MdrnError, check_fields
 from mdrn.distill import STRATEGIES, DistillConfig, Distilled, Guide, Supervised, View
 from mdrn.files.writing import write_atomically
 from mdrn.model import PRESETS, ModelConfig
@@ -106,33 +106,28 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if self.model is None:
-            if self.preset not in NETWORKS:
-                raise MdrnError(f"preset: expected one of {', '.join(NETWORKS)}, got {self.preset!r}")
+            check_fields(self, ("preset", self.preset in NETWORKS, f"one of {', '.join(NETWORKS)}"))
             object.__setattr__(self, "model", NETWORKS[self.preset])
         object.__setattr__(self, "data", tuple(self.data))
-        if self.strategy not in STRATEGIES:
-            raise MdrnError(f"strategy: expected one of {', '.join(STRATEGIES)}, got {self.strategy!r}")
-        if (self.strategy == "plain") != (self.teacher is None):
-            raise MdrnError(f"teacher: every strategy but plain needs one, got {self.teacher!r} for {self.strategy}")
         low, high = (noise.check_noise_level(level) for level in self.noise_level)
-        if low > high:
-            raise MdrnError(f"noise_level: expected lowest then highest, got {low:g} then {high:g}")
         object.__setattr__(self, "noise_level", (low, high))
         for name in ("steps", "batch_size", "patch_size"):
-            if getattr(self, name) < 1:
-                raise MdrnError(f"{name}: expected at least 1, got {getattr(self, name)}")
-        if self.minutes is not None and not self.minutes > 0:
-            raise MdrnError(f"minutes: expected more than 0, got {self.minutes}")
+            check_fields(self, (name, getattr(self, name) >= 1, "at least 1"))
         for name in ("large_patches", "map_share", "camera_share", "warmup"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise MdrnError(f"{name}: expected a share from 0 to 1, got {getattr(self, name)}")
-        if self.large_patches and self.batch_size % 4:
-            raise MdrnError(f"batch_size: expected a multiple of 4 with large_patches, got {self.batch_size}")
-        if self.pool and (self.minutes is not None or self.distill.feature_weight):
-            raise MdrnError("pool: expected 0 with minutes or feature_weight, which need a teacher at hand")
-
-        if self.camera_share and (not self.pool or self.model.channels != 3):
-            raise MdrnError("camera_share: expected 0 without a pool, or for grey networks")
+            check_fields(self, (name, 0.0 <= getattr(self, name) <= 1.0, "a share from 0 to 1"))
+        clock, features = self.minutes is not None, self.distill.feature_weight > 0
+        photographs = self.pool and self.model.channels == 3
+        check_fields(
+            self,
+            ("strategy", self.strategy in STRATEGIES, f"one of {', '.join(STRATEGIES)}"),
+            ("teacher", (self.strategy == "plain") == (self.teacher is None), "one for every strategy but plain"),
+            ("noise_level", low <= high, "lowest then highest"),
+            ("minutes", not clock or self.minutes > 0, "more than 0"),
+            ("batch_size", not self.large_patches or self.batch_size % 4 == 0, "a multiple of 4 with large_patches"),
+            ("pool", not (self.pool and clock), "0 with minutes"),
+            ("pool", not (self.pool and features), "0 with feature_weight, which needs a teacher at hand"),
+            ("camera_share", photographs or not self.camera_share, "0 without a pool, or for grey networks"),
+        )
 
     @property
     def id(self) -> str:
@@ -197,8 +192,8 @@ def validate(model: nn.Module, images: list[np.ndarray], levels: list[float]) ->
         for level in levels:
             values = []
             for image in images:
-                noisy = torch.from_numpy(noise.benchmark_noisy(image, level)).to(device)
-                noisy = noisy[None, None] if image.ndim == 2 else noisy.permute(2, 0, 1)[None]
+                noisy = torch.from_numpy(np.atleast_3d(noise.benchmark_noisy(image, level)))
+                noisy = noisy.to(device).permute(2, 0, 1)[None]
                 restored = model(noisy.contiguous(memory_format=torch.channels_last), noise.to_sigma(level))
                 array = restored[0].float().permute(1, 2, 0).cpu().numpy().reshape(image.shape)
                 values.append(metrics.psnr(metrics.to_uint8(array), image))
@@ -252,7 +247,6 @@ def fit(
     if state.exists():
         run.resume(state)
     levels, first = validation_levels(config.noise_level), run.step
-    marks = [(k + 1) / validations for k in range(validations)] if validations else []
     began = saved = time.monotonic()
     earlier = run.seconds
     with tqdm(total=config.steps, initial=first, desc=config.id, unit="step", disable=quiet, mininterval=1) as bar:
@@ -264,7 +258,8 @@ def fit(
             bar.update()
             now = time.monotonic()
             run.seconds = earlier + now - began
-            due = bool(marks) and len(run.history) < validations and run.progress >= marks[len(run.history)]
+            validated = len(run.history)
+            due = validated < validations and run.progress >= (validated + 1) / validations
             save_now = due or run.progress >= 1.0 or now - saved > save_seconds
             if save_now or run.step % CHECK_EVERY == 0:
                 run.check_finite()
@@ -302,30 +297,23 @@ def build_criterion(config: TrainConfig, guide: Guide | None) -> nn.Module:
     supervised = Supervised(config.loss, config.stage_weight)
     if guide is None:
         return supervised
-    widths = {
-        ours: (_width(config.model, ours), _width(guide.teacher.config, theirs))
-        for ours, theirs in config.distill.matches
-        if _parsed(ours)[0] <= len(config.model.stages)
-    }
+    widths = {}
+    for ours, theirs in config.distill.matches:
+        stage, width = _stage_and_width(config.model, ours)
+        if stage <= len(config.model.stages):
+            widths[ours] = width, _stage_and_width(guide.teacher.config, theirs)[1]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         return Distilled(supervised, config.distill.views(config.strategy), config.distill, guide, widths)
 
 
-def _width(config: ModelConfig | TeacherConfig, feature: str) -> int:
-    """Return the channels of a feature named 'stage{s}.scale{i}' or 'scale{i}'."""
-    scale = _parsed(feature)[1]
-    if not 1 <= scale <= len(config.widths):
-        raise MdrnError(f"matches: expected scales 1 to {len(config.widths)}, got {feature!r}")
-    return config.widths[scale - 1]
-
-
-def _parsed(feature: str) -> tuple[int, int]:
-    """Return the stage (0 for a feature that names none) and the scale in a feature's name."""
+def _stage_and_width(config: ModelConfig | TeacherConfig, feature: str) -> tuple[int, int]:
+    """Return the stage (0 if it names none) and the channels of a feature, 'stage{s}.scale{i}' or 'scale{i}'."""
     found = re.fullmatch(r"(?:stage(\d+)\.)?scale(\d+)", feature)
-    if not found:
-        raise MdrnError(f"matches: expected names such as 'stage1.scale3' and 'scale3', got {feature!r}")
-    return int(found[1] or 0), int(found[2])
+    if not found or not 1 <= int(found[2]) <= len(config.widths):
+        known = f"'stage1.scale3' and 'scale3', scales 1 to {len(config.widths)}"
+        raise MdrnError(f"matches: expected names such as {known}, got {feature!r}")
+    return int(found[1] or 0), config.widths[int(found[2]) - 1]
 
 
 def draws(
@@ -347,10 +335,8 @@ def draws(
             step_generator(config.seed, step, source.pixels.device),
         )
     pool = Pool(pools, source, config.pool, POOL_SIZE, config.noise_level, config.map_share, config.camera_share)
-    answers = {}
-    for view in config.distill.views(config.strategy):
-        key = f"{guide.teacher.header.sha256[:16]}.{view.key}"
-        answers[key] = functools.partial(_answer, guide, view)
+    views = {f"{guide.teacher.header.sha256[:16]}.{view.key}": view for view in config.distill.views(config.strategy)}
+    answers = {key: functools.partial(_answer, guide, view) for key, view in views.items()}
     used = pool.symmetries(config.small_steps * config.batch_size, config.patch_size)
 
     def place(step: int, progress: float) -> tuple[int, int, int, int]:
@@ -370,7 +356,7 @@ def draws(
     def batch(step: int, progress: float) -> Batch:
         first, count, size, used = place(step, progress)
         stored = pool.batch(config.seed, first, count, size, list(answers), used)
-        return dataclasses.replace(stored, answers={k.partition(".")[2]: v for k, v in stored.answers.items()})
+        return dataclasses.replace(stored, answers={view.key: stored.answers[key] for key, view in views.items()})
 
     return batch
 

@@ -65,10 +65,6 @@ def eight_bit(values: np.ndarray) -> np.ndarray:
     return np.clip(np.round(values), 0, 255).astype(np.uint8)
 
 
-def to_grey(image: np.ndarray) -> np.ndarray:
-    return np.asarray(Image.fromarray(image).convert("L"))[..., None]
-
-
 def levels(noise: np.ndarray) -> tuple[float, float]:
     """Return fine and coarse noise of (H, W, C) noisy minus clean."""
     return float(np.sqrt(np.square(noise - noise.mean(axis=(0, 1))).mean())), camera.white_level(noise)
@@ -154,7 +150,7 @@ def example(
         if rng.random() < 0.2:
             clean = eight_bit(rng.uniform(0, 60) + clean * rng.uniform(0.15, 0.75))
     if grey:
-        clean, noisy = to_grey(clean), None if noisy is None else to_grey(noisy)
+        clean, noisy = (None if image is None else data.to_grey(image)[..., None] for image in (clean, noisy))
 
     level = rng.uniform(0, 75) if rng.random() < 0.5 else np.exp(rng.uniform(np.log(0.5), np.log(75)))
     level = rng.uniform(3, 20) if shares is TEXTURE else level

@@ -108,7 +108,9 @@ def hmds_in_words(results: Results) -> str:
 
     def told(part) -> str:
         return " and ".join(
-            f"{line.gain:+.3f} dB ({line.low:+.3f} to {line.high:+.3f}) for `{line.size}`" for line in part.itertuples()
+            f"{line.gain:+.3f} dB ({line.low:+.3f} to {line.high:+.3f}) for `{line.size}`"
+            + (" (one seed)" if len(line.seeds.split()) == 1 else "")
+            for line in part.itertuples()
         )
 
     of_levels = gains[gains.steps == common].groupby("level")

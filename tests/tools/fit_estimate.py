@@ -133,7 +133,8 @@ def example(
     height, width = (int(np.exp(rng.uniform(*np.log(SIDES)))) for _ in range(2))
     quality, subsampling = int(rng.integers(60, 100)), int(rng.choice([0, 2], p=[0.3, 0.7]))
     noisy = None
-    if kind == "texture":
+    texture = kind == "texture"
+    if texture:
         clean = max((piece(rng, photographs, height, width) for _ in range(6)), key=busy)
         kind = str(rng.choice(["clean", "jpeg", "white"], p=[0.5, 0.35, 0.15]))
     elif kind == "drawing":
@@ -153,7 +154,7 @@ def example(
         clean, noisy = (None if image is None else data.to_grey(image)[..., None] for image in (clean, noisy))
 
     level = rng.uniform(0, 75) if rng.random() < 0.5 else np.exp(rng.uniform(np.log(0.5), np.log(75)))
-    level = rng.uniform(3, 20) if shares is TEXTURE else level
+    level = rng.uniform(3, 20) if texture else level
     if kind in ("white", "jpeg") or (kind == "drawing" and rng.random() < 0.25):
         deviations = level * (rng.uniform(0.4, 1.3, clean.shape[2]) if rng.random() < 0.15 else np.ones(clean.shape[2]))
         noisy = clean + rng.standard_normal(clean.shape) * deviations

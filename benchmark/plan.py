@@ -196,10 +196,12 @@ STUDY_STEPS = (1_250, 5_000, 20_000)
 STUDY_POOL = 12_288
 STUDY_SEEDS, CHOICE_SEEDS = (0, 1, 2), (100, 101, 102)  # for claims, run once; for choices, on validation images
 _BOTH = (PLAIN, "hmds")
+# how the teacher guides, as the arms chose on validation images: its results take the clean image's place
+_CHOSEN = DistillConfig(output_weight=1.0)
 
 
 def _study(size: str, strategies: Iterable[str], steps: int, levels=(50.0,), seeds=STUDY_SEEDS) -> Group:
-    return Group((size,), tuple(strategies), levels, seeds, {"steps": steps, "pool": STUDY_POOL})
+    return Group((size,), tuple(strategies), levels, seeds, {"steps": steps, "pool": STUDY_POOL, "distill": _CHOSEN})
 
 
 def _arm(
@@ -207,9 +209,12 @@ def _arm(
     strategies: Iterable[str] = ("hmds",),
     seeds: tuple[int, ...] = CHOICE_SEEDS[:1],  # one screens, three choose
     teacher: TrainConfig | None = None,
-    **options,
+    pool: int = STUDY_POOL,
+    loss: str = "mse",
+    **distill,
 ) -> Group:
-    options = {"steps": STUDY_STEPS[1], "pool": STUDY_POOL} | options
+    guided = dataclasses.replace(_CHOSEN, **distill)
+    options = {"steps": STUDY_STEPS[1], "pool": pool, "loss": loss, "distill": guided}
     return Group(("mdrn_tiny",), tuple(strategies), (50.0,), seeds, options, name, teacher, ("validation",))
 
 
@@ -222,14 +227,14 @@ _HMDS = (
     _study("mdrn", _BOTH, _LONG, seeds=STUDY_SEEDS[:1]),
     _arm("", STRATEGIES, CHOICE_SEEDS),
     _arm("fresh draws", (PLAIN,), CHOICE_SEEDS, pool=0),
-    _arm("weight 0.25", distill=DistillConfig(output_weight=0.25)),
-    _arm("weight 0.75", distill=DistillConfig(output_weight=0.75)),
-    _arm("weight 1", distill=DistillConfig(output_weight=1.0)),
-    _arm("weight falls to 0", distill=DistillConfig(final_weight=0.0)),
-    _arm("features", pool=0, distill=DistillConfig(feature_weight=0.1)),
-    _arm("a quarter of the level", ("hmds_n",), distill=DistillConfig(teacher_level=0.25)),
-    _arm("three quarters of the level", ("hmds_n",), distill=DistillConfig(teacher_level=0.75)),
-    _arm("noise merely scaled", ("hmds_n",), distill=DistillConfig(nested=False)),
+    _arm("weight 0.5", seeds=CHOICE_SEEDS, output_weight=0.5),
+    _arm("weight 0.25", output_weight=0.25),
+    _arm("weight 0.75", output_weight=0.75),
+    _arm("weight falls to 0", final_weight=0.0),
+    _arm("features", pool=0, feature_weight=0.1),
+    _arm("a quarter of the level", ("hmds_n",), teacher_level=0.25),
+    _arm("three quarters of the level", ("hmds_n",), teacher_level=0.75),
+    _arm("noise merely scaled", ("hmds_n",), nested=False),
     _arm("absolute error", _BOTH, loss="l1"),
     _arm("teacher of a tenth of the steps", teacher=dataclasses.replace(TEACHER, steps=TEACHER.steps // 10)),
     _arm("teacher of the own family", teacher=TrainConfig(preset="mdrn", **RELEASE_OPTIONS["mdrn"])),

@@ -14,19 +14,10 @@ if TYPE_CHECKING:
     from mdrn.model import MDRN
 
 __version__ = "0.2.0"
-__all__ = ["MDRN", "MdrnError", "__version__", "denoise", "list_models", "load", "read_image", "restore"]
-__all__ += ["write_image"]
+__all__ = ["MDRN", "MdrnError", "__version__", "denoise", "list_models", "load", "read_image", "restore", "write_image"]
 
-_HOMES = {
-    "MDRN": "model",
-    "MdrnError": "denoiser",
-    "denoise": "inference",
-    "list_models": "checkpoint",
-    "load": "checkpoint",
-    "read_image": "files",
-    "restore": "inference",
-    "write_image": "files",
-}
+_HOMES = {"MDRN": "model", "MdrnError": "denoiser", "list_models": "checkpoint", "load": "checkpoint"}
+_HOMES |= {"read_image": "files", "write_image": "files", "denoise": "inference", "restore": "inference"}
 
 
 def __getattr__(name: str) -> object:

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from mdrn.denoiser import MdrnError
 from mdrn.estimate import COARSENESS
@@ -33,6 +34,7 @@ SUFFIX = ".safetensors"
 ARCHITECTURES = {"mdrn": ModelConfig, "teacher": TeacherConfig}
 METADATA_KEY = "mdrn"  # one metadata key: safetensors does not keep the order of several
 MAX_BYTES, _MAX_HEADER_BYTES = 256 * 2**20, 2**20
+Modules = Mapping[str, nn.Module]  # what a training run consists of, by names without a dot
 
 
 class CheckpointError(MdrnError):
@@ -82,7 +84,7 @@ class Header:
     coarseness: float = COARSENESS
 
 
-def tensors_sha256(tensors: Mapping[str, torch.Tensor]) -> str:
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
     """Return the SHA-256 over names, dtypes, shapes and bytes, in the order of the names."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
@@ -158,14 +160,13 @@ def short_names() -> dict[str, str]:
     That is the one for the widest range of noise levels, then the one with the highest PSNR in validation, then the
     distilled one.
     """
-    best: dict[str, tuple[float, float, bool, str]] = {}
-    for name in list_models():
+
+    def rank(name: str) -> tuple[str, float, float, bool, str]:
         header = _read(WEIGHTS_DIR / f"{name}{SUFFIX}", with_tensors=False)[0]
         low, high = header.noise_level
-        rank = high - low, sum(header.validation.values()), header.strategy != "plain", name
-        preset = name.partition(".")[0]
-        best[preset] = max(rank, best.get(preset, rank))
-    return {preset: rank[-1] for preset, rank in best.items()}
+        return name.partition(".")[0], high - low, sum(header.validation.values()), header.strategy != "plain", name
+
+    return {name.partition(".")[0]: name for name in sorted(list_models(), key=rank)}  # the last of a preset stays
 
 
 def find_weights(id_or_path: str | Path) -> Path:
@@ -228,11 +229,10 @@ def load(id_or_path: str | Path, device: str | torch.device | None = None) -> MD
             raise CheckpointError(f"{path}: expected finite weights, got NaN or infinity in {name}; get another file")
     model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
     model.header = header
-    model.to(device or "cpu")
-    return model.to(memory_format=torch.channels_last).eval()
+    return model.to(device or "cpu").to(memory_format=torch.channels_last).eval()
 
 
-def _read(path: Path, with_tensors: bool) -> tuple[Header, MDRN | Teacher, dict[str, torch.Tensor]]:
+def _read(path: Path, with_tensors: bool) -> tuple[Header, MDRN | Teacher, dict[str, Tensor]]:
     """Return header, network without weights, and tensors; none of them is read before what it claims is checked."""
     try:
         _check_sizes(path)
@@ -275,21 +275,14 @@ def _network_that_fits(file: Any, header: Header) -> MDRN | Teacher:
     return model
 
 
-def write_state(
-    path: Path, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer, facts: Mapping[str, Any]
-) -> None:
-    """Write the state of a training run into one file, atomically.
-
-    The modules are told apart by names without a dot; `facts` is anything that JSON can hold.
-    """
-    tensors: dict[str, torch.Tensor] = {}
+def write_state(path: Path, modules: Modules, optimizer: Optimizer, facts: Mapping[str, Any]) -> None:
+    """Write the state of a training run into one file, atomically; `facts` is anything that JSON can hold."""
+    tensors = {f"{prefix}.{name}": t for prefix, module in modules.items() for name, t in module.state_dict().items()}
     numbers: dict[str, float] = {}
-    for prefix, module in modules.items():
-        tensors |= {f"{prefix}.{name}": tensor for name, tensor in module.state_dict().items()}
     state = optimizer.state_dict()
     for index, values in state["state"].items():
         for name, value in values.items():
-            kind: dict[str, Any] = tensors if isinstance(value, torch.Tensor) else numbers
+            kind: dict[str, Any] = tensors if isinstance(value, Tensor) else numbers
             kind[f"optimizer.{index}.{name}"] = value
     groups = [{k: v for k, v in group.items() if k != "params"} for group in state["param_groups"]]
     said = json.dumps({"facts": facts, "groups": groups, "numbers": numbers})
@@ -303,13 +296,10 @@ def read_facts(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: if there is no such file, or it is damaged.
     """
-    facts: dict[str, Any] = _read_state(path)[0]["facts"]
-    return facts
+    return dict(_read_state(path)[0]["facts"])
 
 
-def read_state(
-    path: Path, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer, facts: Mapping[str, Any]
-) -> dict[str, Any]:
+def read_state(path: Path, modules: Modules, optimizer: Optimizer, facts: Mapping[str, Any]) -> dict[str, Any]:
     """Put what `write_state` wrote back into modules and optimizer, and return the file's facts.
 
     `facts` is what they must agree with, as far as both have them.
@@ -335,13 +325,12 @@ def read_state(
     optimizer.load_state_dict(state)
     for parameter, values in optimizer.state.items():  # steps take memory as it lies
         for field, value in values.items():
-            if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
                 values[field] = torch.empty_like(parameter, requires_grad=False).copy_(value)
-    agreed: dict[str, Any] = said["facts"]
-    return agreed
+    return dict(said["facts"])
 
 
-def _read_state(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+def _read_state(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             said = json.loads(file.metadata()["state"])

@@ -7,8 +7,10 @@ one. What takes long to import is imported when a command needs it, so that --ve
 import argparse
 import math
 import os
+import re
 import signal
 import sys
+import typing
 from collections.abc import Callable
 from pathlib import Path
 
@@ -157,8 +159,6 @@ def _add_training_options(parser: argparse.ArgumentParser) -> None:
     """Add an option for each field of `TrainConfig` that one word can give, explained by the class's docstring."""
     import dataclasses
     import inspect
-    import re
-    import typing
 
     from mdrn.train import TrainConfig
 
@@ -242,8 +242,7 @@ def _info(options: argparse.Namespace) -> int:
             f"{header.id}: {'grey' if model.config.channels == 1 else 'RGB'}, {count_parameters(model) / 1e6:.3f} M "
             f"parameters, noise level {f'{low:g}' if low == high else f'{low:g} to {high:g}'}, "
             f"{len(getattr(model.config, 'stages', [1]))} stages, {header.patches:,} training patches "
-            f"({data}, recipe {recipe}), receptive-field radius "
-            f"{model.receptive_field_radius} px"
+            f"({data}, recipe {recipe}), receptive-field radius {model.receptive_field_radius} px"
         )
     return problems
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Generator, Tensor
 
 from mdrn import noise
 from mdrn.denoiser import MdrnError
@@ -61,8 +62,7 @@ def training_files(name: str, root: Path | None) -> list[Path]:
         if not Path(name).is_dir():
             raise DataError(f"training data: expected a folder or one of {', '.join(TRAINING_SETS)}, got {name!r}")
         return _list_images(Path(name), ["."])
-    folders = ["BSDS500/train", "BSDS500/test"] if name == "bsds" else ["extra_train"]
-    return _list_images(root, folders)
+    return _list_images(root, ["BSDS500/train", "BSDS500/test"] if name == "bsds" else ["extra_train"])
 
 
 def validation_files(root: Path | None) -> list[Path]:
@@ -201,10 +201,10 @@ def to_grey(image: np.ndarray) -> np.ndarray:
 class PatchSource:
     """Images held in memory as uint8, side by side in one tensor, from which batches of patches are gathered."""
 
-    pixels: torch.Tensor  # (N, C) uint8, all images row by row
-    offsets: torch.Tensor  # (K,) index of each image's first pixel
-    heights: torch.Tensor  # (K,) in pixels
-    widths: torch.Tensor  # (K,) in pixels
+    pixels: Tensor  # (N, C) uint8, all images row by row
+    offsets: Tensor  # (K,) index of each image's first pixel
+    heights: Tensor  # (K,) in pixels
+    widths: Tensor  # (K,) in pixels
     digest: str  # SHA-256 of sizes and pixels: what the network was trained on
 
     @classmethod
@@ -218,7 +218,7 @@ class PatchSource:
         tensors = [torch.from_numpy(a).to(device) for a in (flat, offsets, sizes[:, 0].copy(), sizes[:, 1].copy())]
         return cls(*tensors, digest=digest)
 
-    def draw(self, batch_size: int, patch_size: int, generator: torch.Generator) -> torch.Tensor:
+    def draw(self, batch_size: int, patch_size: int, generator: Generator) -> Tensor:
         """Gather random crops under random flips and transpositions (the eight symmetries of a square).
 
         Images are drawn in proportion to their number of pixels.
@@ -256,20 +256,15 @@ class PatchSource:
 class Batch:
     """What a training step sees."""
 
-    clean: torch.Tensor  # (B, C, P, P) in [0, 1]
-    noisy: torch.Tensor  # the same with noise, not clipped, channels last
-    sigma: torch.Tensor  # (B,), or (B, 1, P, P) where levels differ across patches
+    clean: Tensor  # (B, C, P, P) in [0, 1]
+    noisy: Tensor  # the same with noise, not clipped, channels last
+    sigma: Tensor  # (B,), or (B, 1, P, P) where levels differ across patches
     # what a teacher makes of them, by the key of what it was shown, see `mdrn.distill.View`
-    answers: Mapping[str, torch.Tensor] = dataclasses.field(default_factory=dict)
+    answers: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
 
 
 def fresh_batch(
-    source: PatchSource,
-    count: int,
-    size: int,
-    noise_level: tuple[float, float],
-    map_share: float,
-    generator: torch.Generator,
+    source: PatchSource, count: int, size: int, noise_level: tuple[float, float], map_share: float, generator: Generator
 ) -> Batch:
     """Draw `count` patches of `size` x `size` pixels, their levels (see `noise.draw_corners`) and their noise."""
     clean = source.draw(count, size, generator)

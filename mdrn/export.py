@@ -126,9 +126,8 @@ class OnnxDenoiser:
         except Exception as error:  # the runtime's exceptions share no base class of their own
             reason = " ".join(str(error).split())[:200]
             raise CheckpointError(f"expected a readable ONNX file, got: {reason}") from error
-        self.header = checkpoint.parse_header(
-            self.session.get_modelmeta().custom_metadata_map.get(METADATA_KEY, "null")
-        )
+        carried = self.session.get_modelmeta().custom_metadata_map
+        self.header = checkpoint.parse_header(carried.get(METADATA_KEY, "null"))
         signature = [(value.name, value.type) for value in self.session.get_inputs()]
         if signature != [("noisy", "tensor(float)"), ("sigma", "tensor(float)")]:
             raise CheckpointError(f"expected the inputs noisy and sigma, got {str(signature)[:100]}")

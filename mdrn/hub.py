@@ -19,7 +19,6 @@ WEIGHTS_NAME = "model.safetensors"
 _TASK = "image-to-image"
 _WHITE = "white Gaussian noise; the noise of photographs is smoother"
 _PHOTOGRAPHS = "the noise of photographs and for white Gaussian noise"
-_TAGS = ("image-denoising", "image-restoration", "pytorch")
 _CARD = """---
 {data}
 ---
@@ -136,14 +135,13 @@ def model_card(network: MDRN, scores: Sequence[Score] = (), repo: str | None = N
     if header is None:
         raise MdrnError("network: expected one with a header, got fresh weights; set network.header to a Header")
     low, high = header.noise_level
-    metrics = [result for score in scores for result in _eval_results(score)]
     data = ModelCardData(
         library_name="mdrn",
         license="apache-2.0",
         pipeline_tag=_TASK,
-        tags=list(_TAGS),
+        tags=["image-denoising", "image-restoration", "pytorch"],
         model_name=header.id,
-        eval_results=metrics or None,
+        eval_results=[result for score in scores for result in _eval_results(score)] or None,
     )
     stages = len(config.stages)
     return ModelCard(

@@ -7,8 +7,10 @@ NumPy alone; SSIM imports scikit-image and LPIPS imports lpips when called.
 import functools
 import importlib.util
 import os
+import warnings
 
 import numpy as np
+import torch
 
 from mdrn.denoiser import MdrnError
 
@@ -80,8 +82,6 @@ def ssim(restored: np.ndarray, clean: np.ndarray) -> float:
 
 @functools.cache
 def _lpips_network():
-    import warnings
-
     import lpips
 
     with warnings.catch_warnings():
@@ -91,8 +91,6 @@ def _lpips_network():
 
 def lpips_available() -> bool:
     """Whether LPIPS can be computed without a download: its package is there, its trunk's weights under TORCH_HOME."""
-    import torch
-
     trunk = os.path.join(torch.hub.get_dir(), "checkpoints", "alexnet-owt-7be5be79.pth")
     return importlib.util.find_spec("lpips") is not None and os.path.exists(trunk)
 
@@ -109,8 +107,6 @@ def lpips(restored: np.ndarray, clean: np.ndarray) -> float:
     Reference:
         Zhang et al., CVPR 2018; the `lpips` package.
     """
-    import torch
-
     _check_pair(restored, clean)
 
     def as_tensor(image: np.ndarray) -> torch.Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Generator, Tensor
 
 from mdrn.denoiser import MdrnError, sigma_map
 
@@ -34,9 +35,7 @@ def check_noise_level(noise_level: object) -> float:
     return level
 
 
-def draw_corners(
-    noise_level: tuple[float, float], count: int, map_share: float, generator: torch.Generator
-) -> torch.Tensor:
+def draw_corners(noise_level: tuple[float, float], count: int, map_share: float, generator: Generator) -> Tensor:
     """Draw the noise levels of training patches.
 
     Args:
@@ -54,14 +53,14 @@ def draw_corners(
     return torch.where(varies, corners, corners[..., :1, :1])
 
 
-def spread(corners: torch.Tensor, size: int) -> torch.Tensor:
+def spread(corners: Tensor, size: int) -> Tensor:
     """Return sigma (B,) where every patch has one level, else maps (B, 1, size, size), bilinear between the corners."""
     if torch.equal(corners, corners[..., :1, :1].expand_as(corners)):
         return corners[:, 0, 0, 0]
     return torch.nn.functional.interpolate(corners, size=(size, size), mode="bilinear", align_corners=True)
 
 
-def add_training_noise(clean: torch.Tensor, sigma: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def add_training_noise(clean: Tensor, sigma: Tensor, generator: Generator) -> Tensor:
     """Add fresh Gaussian noise, unclipped.
 
     Args:

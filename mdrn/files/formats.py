@@ -12,17 +12,8 @@ import numpy as np
 from mdrn.denoiser import MdrnError
 
 # What is read and written; a file is read by its content and written by its suffix. The first of each is the usual one.
-SUFFIXES = {
-    ".png": "png",
-    ".jpg": "jpeg",
-    ".jpeg": "jpeg",
-    ".jpe": "jpeg",
-    ".jfif": "jpeg",
-    ".webp": "webp",
-    ".tif": "tiff",
-    ".tiff": "tiff",
-    ".bmp": "bmp",
-}
+_ENDINGS = {"png": ".png", "jpeg": ".jpg .jpeg .jpe .jfif", "webp": ".webp", "tiff": ".tif .tiff", "bmp": ".bmp"}
+SUFFIXES = {suffix: format for format, endings in _ENDINGS.items() for suffix in endings.split()}
 ALSO_READ = (".avif", ".heic", ".heif", ".hif")  # as far as libvips can; written back as PNG
 START = 32  # bytes that tell what a file is
 _KINDS = (  # where, what is there, what it is; the first that fits counts
@@ -30,15 +21,9 @@ _KINDS = (  # where, what is there, what it is; the first that fits counts
     (0, b"\xff\xd8\xff", "jpeg"),
     (8, b"WEBP", "webp"),
     (8, b"CR\x02", "camera raw (CR2)"),
-    (0, b"II*\0", "tiff"),
-    (0, b"MM\0*", "tiff"),
-    (0, b"II+\0", "tiff"),
-    (0, b"MM\0+", "tiff"),
+    *((0, magic, "tiff") for magic in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
     (0, b"BM", "bmp"),
-    *(
-        (4, b"ftyp" + brand, "heif")
-        for brand in (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1")
-    ),
+    *((4, b"ftyp" + brand, "heif") for brand in b"avif avis heic heix heim heis mif1 msf1".split()),
     (0, b"GIF8", "a GIF"),
     (4, b"ftypcrx ", "camera raw (CR3)"),
     (0, b"FUJIFILMCCD-RAW", "camera raw (RAF)"),

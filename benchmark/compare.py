@@ -34,9 +34,8 @@ def paired_bootstrap(differences: np.ndarray, resamples: int = RESAMPLES, seed: 
     if values.ndim != 1 or len(values) == 0 or not np.isfinite(values).all():
         raise ValueError(f"differences: expected finite values, one for each image, got {values!r}")
     drawn = np.random.default_rng(seed).integers(0, len(values), (resamples, len(values)))
-    means = values[drawn].mean(axis=1)
     tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
+    low, high = np.quantile(values[drawn].mean(axis=1), [tail, 1 - tail])
     return float(low), float(high)
 
 
@@ -77,7 +76,6 @@ def _gain(plain: pd.DataFrame, distilled: pd.DataFrame) -> dict[str, object] | N
     difference = both.other - both.plain
     by_image = difference.groupby("image").mean()
     low, high = paired_bootstrap(by_image.to_numpy())
-    by_seed = difference.groupby("seed").mean()
     means = both.groupby("image").mean().mean()
     return {
         "images": len(by_image),
@@ -86,5 +84,5 @@ def _gain(plain: pd.DataFrame, distilled: pd.DataFrame) -> dict[str, object] | N
         "gain": by_image.mean(),
         "low": low,
         "high": high,
-        "seeds": " ".join(f"{seed}:{value:+.3f}" for seed, value in by_seed.items()),
+        "seeds": " ".join(f"{seed}:{value:+.3f}" for seed, value in difference.groupby("seed").mean().items()),
     }

@@ -46,11 +46,10 @@ def against(results: Results, column: str, name: str, title: str) -> Figure | No
     level = min(ours.level[ours["set"] == set_name], key=lambda level: (level != _LEVEL, level))
     summary = summary[(summary["set"] == set_name) & (summary.level == level)]
     unit = 1e6 if column == "parameters" else 1.0
-    labels = []
     with open_axes() as axes:
         theirs = summary[summary.plan != RELEASE]
         axes.scatter(theirs[column] / unit, theirs.psnr, color=GREY, s=12)
-        labels += [Label(getattr(line, column) / unit, line.psnr, line.method) for line in theirs.itertuples()]
+        labels = [Label(getattr(line, column) / unit, line.psnr, line.method) for line in theirs.itertuples()]
         best = summary[summary.plan == RELEASE].sort_values("psnr").drop_duplicates("size", keep="last")
         for index, line in enumerate(best.sort_values("size").itertuples()):
             x, colour = getattr(line, column) / unit, COLOURS[index % len(COLOURS)]
@@ -83,20 +82,16 @@ def steps(results: Results) -> list[Figure]:
             if (found := times_the_steps(ends)) is not None:
                 at, factor = found
                 target = ends[_DISTILLED][at]
-                axes.annotate(
-                    "", (at * factor, target), (at, target), arrowprops={"arrowstyle": "->", "color": GREY, "lw": 0.8}
-                )
-                middle = at * math.sqrt(factor)
-                labels.append(Label(middle, target, f"plain needs {factor:.1f} times the steps"))
+                arrow = {"arrowstyle": "->", "color": GREY, "lw": 0.8}
+                axes.annotate("", (at * factor, target), (at, target), arrowprops=arrow)
+                labels.append(Label(at * math.sqrt(factor), target, f"plain needs {factor:.1f} times the steps"))
                 note = f" Plain training needs {factor:.1f} times the {at:,.0f} steps to be as good."
             axes.set(xscale="log", xlabel="training steps", ylabel=f"validation PSNR (dB), level {level:g}")
             axes.set_ylim(bottom=min(ends.min()) - 0.15)
             axes.margins(x=0.15)
             plain_log_ticks(axes)
-            caption = (
-                f"`{size}` from nothing: thick, the ends of runs (mean over seeds); thin, each run on its way.{note}"
-            )
-            figures.append(finish(axes, labels, f"validation_psnr_against_steps_{size}", caption))
+            caption = f"`{size}` from nothing: thick, the ends of runs (mean over seeds); thin, each run on its way."
+            figures.append(finish(axes, labels, f"validation_psnr_against_steps_{size}", caption + note))
     return figures
 
 
@@ -124,11 +119,9 @@ def gain_by_level(results: Results) -> Figure | None:
     gains = gains[(gains.strategy == _DISTILLED) & (gains.arm == "") & ~gains.trained.astype(str).str.contains("-")]
     set_name = _first_set(gains)
     gains = gains[gains["set"] == set_name]
-    if gains.empty:
-        return None
     wide = gains.groupby(["plan", "size", "steps"])["level"].transform("nunique")
     gains = gains[wide == wide.max()]
-    if wide.max() < 2:
+    if not (wide > 1).any():
         return None
     gains = gains[gains.steps == gains.steps.max()]
     labels = []
@@ -234,10 +227,8 @@ def _study_runs(results: Results) -> tuple[dict[str, pd.DataFrame], float]:
     runs = results.runs[(results.runs.plan == STUDY) & (results.runs.arm == "")]
     parts = runs.run.str.extract(r"^(?P<size>.+)\.(?P<strategy>[a-z_]+)_n(?P<level>[\d.]+)_s(?P<seed>\d+)$")
     runs = runs.join(parts).dropna(subset=["level"]).astype({"level": float, "seed": int})
-    psnr = [
-        dict(pair.split(":") for pair in run.validation.split()).get(f"{run.level:g}", math.nan)
-        for run in runs.itertuples()
-    ]
+    said = [dict(pair.split(":") for pair in text.split()) for text in runs.validation]
+    psnr = [by_level.get(f"{level:g}", math.nan) for by_level, level in zip(said, runs.level, strict=True)]
     runs = runs.assign(psnr=pd.Series(psnr, index=runs.index, dtype=float)).dropna(subset=["psnr"])
     lengths = runs.groupby("level").steps.nunique()
     level = float(lengths[::-1].idxmax()) if len(lengths) else math.nan

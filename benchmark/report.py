@@ -20,7 +20,6 @@ README, TABLES, FIGURES = "README.md", "tables", "figures"
 BEGIN, END = "<!-- {}: written by `python -m benchmark.run`, do not edit -->", "<!-- end of {} -->"
 _SHOWN = ("psnr_against_cpu_time", "gain_against_level")  # on the first page, the first three that are there
 _SHOWN += ("validation_psnr_against_steps_mdrn_tiny", "psnr_against_parameters")
-_PLOTS = 3
 _NOTE = (
     "PSNR in dB at noise levels 15 / 25 / 50; unclipped Gaussian noise, seed 0 for every image, output rounded to 8 "
     f"bits. ms: 512 x 512 on the CPU. *{tables.AS_PUBLISHED.capitalize()}*: quoted, not measured here."
@@ -114,10 +113,8 @@ def hmds_in_words(results: Results) -> str:
         )
 
     of_levels = gains[gains.steps == common].groupby("level")
-    by_level = [f"{told(part)} at level {level:g}" for level, part in of_levels][::-1]
-    sentences = [
-        f"On BSD68, after {common:,.0f} steps from scratch with squared error, `hmds` is worth {', '.join(by_level)}."
-    ]
+    by_level = ", ".join([f"{told(part)} at level {level:g}" for level, part in of_levels][::-1])
+    sentences = [f"On BSD68, after {common:,.0f} steps from scratch with squared error, `hmds` is worth {by_level}."]
     if len(others := at_level[at_level.steps != common]):
         by_steps = [f"{told(part)} after {count:,.0f}" for count, part in others.groupby("steps")]
         sentences.append(f"With other lengths of training it is {', and '.join(by_steps)} steps.")
@@ -137,7 +134,7 @@ def _pages(results: Results) -> dict[str, tuple[str, list[Table]]]:
     plans = [p for p in dict.fromkeys([RELEASE, *summary.plan]) if p not in ("baselines", "published")]
     protocols = sorted(set(summary.protocol))
     quality = [tables.quality(results, plan, name, p) for plan in plans for name in SETS for p in protocols]
-    distilled = [made(results, plan) for made in (tables.distillation, tables.arms) for plan in plans]
+    distilled = [tables.distillation(results, plan, arms) for arms in (False, True) for plan in plans]
     trained = [tables.training(results, plan) for plan in dict.fromkeys(results.runs.plan)]
     made = {
         "quality": ("Quality on the test sets", [*quality, tables.stages(results), tables.networks(results)]),
@@ -168,7 +165,7 @@ def _readme(out: Path, results: Results, pages: dict, figures: list) -> str:
         parts += ["## Photographs\n", photographs(results), ""]
     parts += ["## What HMDS gives\n", hmds_in_words(results), ""]
     there = {figure.name: figure for figure in figures}
-    shown = [there[name] for name in _SHOWN if name in there][:_PLOTS]
+    shown = [there[name] for name in _SHOWN if name in there][:3]
     parts += [_drawn(figure, FIGURES) for figure in shown]
     links = [f"- [{title}]({TABLES}/{name}.md)" for name, (title, _) in pages.items()]
     there = [name for name in _DATA if (out / name).exists() or name in (SUMMARY, GAINS, TABLES)]

@@ -28,7 +28,6 @@ _DECIMALS |= {"plain": 3, "distilled": 3, "gain": 4, "low": 4, "high": 4}
 _DECIMALS |= dict.fromkeys(("seed", "steps", "noise_seed", "images", "parameters"), 0)
 _TEXT = ("size", "strategy", "trained", "arm", "stages", "weights", "source")  # empty where they do not apply
 _TIMED_AS = {"DnCNN-S": "DnCNN", "FFDNet": "FFDNet"}  # published name: name in speed.csv
-_MS_SIZE = 512
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,14 +62,11 @@ def load(out: Path) -> Results:
     paths = [out / rows.CURVES / f"{plan}.csv" for plan in sorted(set(runs.plan))]
     curves = _frame([point for path in paths for point in rows.read(path, rows.CurvePoint)], rows.CurvePoint)
     summary = pd.concat([_means(joined), _published()], ignore_index=True)
-    summary = summary.assign(
-        ms_512=_milliseconds(summary, speed), **summary[list(_TEXT)].astype(object).fillna("").astype(str)
-    )
+    text = summary[list(_TEXT)].astype(object).fillna("").astype(str)
+    summary = summary.assign(ms_512=_milliseconds(summary, speed), **text)
     numbers = {name: float for name in COLUMNS if name not in (*_TEXT, "plan", "method", "set", "protocol")}
-    summary = summary[COLUMNS].astype(numbers)
-    summary = summary.sort_values(
-        ["plan", "method", "arm", "steps", "set", "level", "protocol", "noise_seed"], ignore_index=True
-    )
+    order = ["plan", "method", "arm", "steps", "set", "level", "protocol", "noise_seed"]
+    summary = summary[COLUMNS].astype(numbers).sort_values(order, ignore_index=True)
     return Results(summary, compare.gains(joined), speed, runs, curves, evaluations)
 
 
@@ -125,7 +121,7 @@ def _published() -> pd.DataFrame:
 
 def _milliseconds(summary: pd.DataFrame, speed: pd.DataFrame) -> list[float | None]:
     """Return each line's time for 512 x 512 on the CPU, of a network with this name and so many parameters."""
-    on_cpu = speed[(speed.device == "cpu") & (speed["size"] == _MS_SIZE)]
+    on_cpu = speed[(speed.device == "cpu") & (speed["size"] == 512)]
     times = on_cpu.groupby(["network", "parameters"]).milliseconds.min().to_dict()
     found = []
     for line in summary.itertuples():

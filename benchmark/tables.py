@@ -96,8 +96,7 @@ def in_lines(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
             name += f"@{line.steps:,.0f}" if long > 1 else ""
         published = f"{name} {line.source.partition(',')[0]}, *{AS_PUBLISHED}*"
         names.append(published if line.plan == PUBLISHED else f"`{name}`")
-    order = {BASELINES: 0, PUBLISHED: 2}
-    groups = frame.assign(line=names, order=frame.plan.map(order).fillna(1), year=frame.source)
+    groups = frame.assign(line=names, order=frame.plan.map({BASELINES: 0, PUBLISHED: 2}).fillna(1), year=frame.source)
     ranked = groups.groupby("line").agg(order=("order", "first"), year=("year", "first"), psnr=("psnr", "min"))
     ranked = ranked.assign(noisy=ranked.index != "`noisy`", name=ranked.index)
     ranked.loc[ranked.order == 1, "year"] = ""
@@ -147,8 +146,7 @@ def quality(results: Results, plan: str, set_name: str, protocol: str) -> Table 
         notes.append(f"`{AUTO}`: the noise level is estimated from the noisy image, not known.")
     if sources := sorted({source.partition(", ")[2] for source in frame.source if source}):
         notes.append(f"*{AS_PUBLISHED.capitalize()}*: PSNR printed by others, not measured here: {'; '.join(sources)}.")
-    images = int(frame.images.max())
-    title = f"{SETS[set_name].title} ({images} images), {protocol}: {' / '.join(parts).upper()}"
+    title = f"{SETS[set_name].title} ({int(frame.images.max())} images), {protocol}: {' / '.join(parts).upper()}"
     name = "_".join([*([plan] if plan != RELEASE else []), set_name, protocol]).lower()
     header = ("method", "parameters", *(f"level {level:g}" for level in levels))
     return Table(name, title, header, lines, tuple(notes))
@@ -172,19 +170,16 @@ def photographs(results: Results, set_name: str) -> Table | None:
     return Table(set_name.lower(), title, header, lines, notes)
 
 
-def distillation(results: Results, plan: str) -> Table | None:
-    """Plain, distilled and the difference with its interval and seeds; None without comparisons."""
-    gains = results.gains[(results.gains.plan == plan) & (results.gains["set"] != "validation")]
-    return _gain_table(gains, f"{plan}_distillation", "Plain and distilled at equal steps: mean PSNR in dB")
+def distillation(results: Results, plan: str, arms: bool = False) -> Table | None:
+    """Plain, distilled and the difference with its interval and seeds; None without comparisons.
 
-
-def arms(results: Results, plan: str) -> Table | None:
-    """The parts of the distillation against plain training, on validation images; None without comparisons."""
-    gains = results.gains[(results.gains.plan == plan) & (results.gains["set"] == "validation")]
-    return _gain_table(gains.sort_values("gain", ascending=False), f"{plan}_arms", "Arms on the validation images")
-
-
-def _gain_table(gains: pd.DataFrame, name: str, title: str) -> Table | None:
+    `arms` shows the parts of the distillation on validation images, the best first, in place of all other sets.
+    """
+    gains = results.gains[(results.gains.plan == plan) & ((results.gains["set"] == "validation") == arms)]
+    name, title = f"{plan}_distillation", "Plain and distilled at equal steps: mean PSNR in dB"
+    if arms:
+        gains = gains.sort_values("gain", ascending=False)
+        name, title = f"{plan}_arms", "Arms on the validation images"
     lines = []
     for gain in gains.itertuples():
         network = f"`{gain.size}.{gain.strategy}_n{gain.trained}`{f', {gain.arm}' if gain.arm else ''}"

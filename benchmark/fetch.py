@@ -7,8 +7,11 @@ again if it is wrong, and then moved there: what is there is right, and an inter
 
 import concurrent.futures
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 
+import pooch
+import requests
 from tqdm import tqdm
 
 from benchmark.testsets import BY_BYTES, SETS, TRAINING_SET, check_pixels, expected_bytes, expected_pixels, locate
@@ -22,12 +25,10 @@ _TIMEOUT_SECONDS = 30
 
 def cache_folder() -> Path:
     """Return the folder that images are fetched into when no data root is given."""
-    import pooch
-
     return Path(pooch.os_cache("mdrn")) / "data"
 
 
-def folders_of(sets: list[str] | None, training: bool) -> list[str]:
+def folders_of(sets: Iterable[str] | None, training: bool) -> list[str]:
     """Return the image folders that test sets, and training, need; None means the grey test sets."""
     if sets is None:
         sets = [name for name, known in SETS.items() if known.channels == 1 and known.by_default]
@@ -59,9 +60,6 @@ def fetch(folders: list[str], root: Path, host: str = HOST, quiet: bool = False)
 
 
 def _fetch_one(folder: str, name: str, root: Path, host: str) -> None:
-    import pooch
-    import requests
-
     remote = next(known.remote for known in SETS.values() if known.folder == folder)
     file = remote.local.format(name)
     digest = expected_bytes(folder)[name] if folder in BY_BYTES else None

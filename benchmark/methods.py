@@ -20,7 +20,8 @@ import mdrn
 from benchmark.baselines import gmacs
 from benchmark.rows import AUTO, BASELINES, ESTIMATOR, short_hash
 from benchmark.testsets import TestSet
-from mdrn import checkpoint, classical, inference
+from mdrn import checkpoint, inference
+from mdrn.classical import CLASSICAL
 from mdrn.denoiser import count_parameters
 from mdrn.estimate import COARSENESS, estimate_level, estimate_noise_level
 from mdrn.metrics import to_uint8
@@ -88,9 +89,7 @@ def network(id_or_path: str | Path, plan: str, arm: str = "", steps: int | None 
 
     def prepare(device: str) -> Restore:
         model = mdrn.load(id_or_path, device)
-        if hasattr(model, "progressive"):
-            return model.progressive
-        return lambda noisy, sigma: [model(noisy, sigma)]
+        return getattr(model, "progressive", lambda noisy, sigma: [model(noisy, sigma)])
 
     return Method(
         name=header.id,
@@ -129,17 +128,13 @@ def without_weights() -> list[Method]:
     BM3D is one of them where the package `bm3d` is installed, and then only if it is asked for: its licence is for
     non-commercial use.
     """
-    found = [
-        Method(name, _always(function), code=_code_of(function), slow=True)
-        for name, function in classical.CLASSICAL.items()
-    ]
+    found = [Method(name, _always(restore), code=_code_of(restore), slow=True) for name, restore in CLASSICAL.items()]
     if importlib.util.find_spec(BM3D):
         version = short_hash([BM3D, metadata.version(BM3D)])
         found.append(Method(BM3D, _always(bm3d), code=version, slow=True, on_request=True))
-    noisy = Method(NOISY, _always(lambda noisy, sigma: noisy))
     estimator = Method(ESTIMATOR, None, code=estimator_hash(), estimate=estimate_noise_level)
     automatic = [with_estimated_level(method, photographs=True) for method in found]
-    return [noisy, *found, *automatic, *library_default(), estimator]
+    return [Method(NOISY, _always(lambda noisy, sigma: noisy)), *found, *automatic, *library_default(), estimator]
 
 
 def library_default() -> list[Method]:

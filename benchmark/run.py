@@ -161,9 +161,8 @@ def _jobs(request: Request, runs: list[Run]) -> list[evaluate.Job]:
     """List the evaluations: released networks without a plan, the plan's with one; and methods without weights."""
     files = [name for name in request.methods or () if name.endswith(".safetensors")]
     patterns = [name for name in request.methods or () if name not in files]
-    asked = list(request.sets) if request.sets else None
     usual = PLANS[request.preset].sets if request.preset else None
-    sets, found = testsets.choose(request.root, asked or (list(usual) if usual else None))
+    sets, found = testsets.choose(request.root, request.sets or usual)
     print(found)
     available = [(method, sets) for method in methods.without_weights()]
     if request.preset is None:
@@ -174,13 +173,13 @@ def _jobs(request: Request, runs: list[Run]) -> list[evaluate.Job]:
     available += [(methods.network(name, request.preset), sets) for name in outside]  # teachers are measured, too
     for run in trained:
         method = methods.network(run.weights, run.plan, run.arm, run.config.steps)
-        available.append((method, asked or list(run.sets or sets)))
+        available.append((method, request.sets or run.sets or sets))
     names = [run.config.id for run in runs if not run.finished]  # a dry run leaves them so
     chosen = evaluate.choose_methods([m for m, _ in available], patterns if request.methods else None, names)
     pairs = [(method, on) for method, on in available if method in chosen]
     pairs += [(method, sets) for method in methods.networks(files, "given")]
-    jobs = [job for m, on in pairs for job in evaluate.wanted([m], on, request.levels, bool(asked))]
-    coloured = {job.set_name for job in jobs if job.method.weights} | set(asked or ())
+    jobs = [job for m, on in pairs for job in evaluate.wanted([m], on, request.levels, bool(request.sets))]
+    coloured = {job.set_name for job in jobs if job.method.weights} | set(request.sets or ())
     jobs = [job for job in jobs if testsets.SETS[job.set_name].channels == 1 or job.set_name in coloured]
     return sorted(jobs, key=lambda job: list(testsets.SETS).index(job.set_name))  # each set is read once
 
@@ -188,7 +187,7 @@ def _jobs(request: Request, runs: list[Run]) -> list[evaluate.Job]:
 def _fetch(request: Request) -> None:
     """Download what is missing of the images, or in a dry run say what would be."""
     configs = [run.config for run in runs_of("", PLANS[request.preset], request.out)] if request.preset else []
-    folders = fetch.folders_of(list(request.sets) if request.sets else None, any("bsds" in c.data for c in configs))
+    folders = fetch.folders_of(request.sets, any("bsds" in c.data for c in configs))
     absent = {folder: len(fetch.missing_images(folder, request.root)) for folder in folders}
     listed = ", ".join(f"{folder} {count}" for folder, count in absent.items() if count)
     print(f"images missing in {request.root}: {listed or 'none'}", flush=True)

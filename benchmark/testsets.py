@@ -142,8 +142,7 @@ class Images:
 
 @functools.cache
 def _facts(file: str) -> list[dict[str, str]]:
-    with (FACTS / file).open(newline="") as opened:
-        return list(csv.DictReader(opened))
+    return list(csv.DictReader((FACTS / file).read_text().splitlines()))
 
 
 def expected_pixels(folder: str) -> dict[str, tuple[str, str]]:

@@ -18,13 +18,8 @@ from demo.workspace import KEEP_SECONDS, Workspace  # noqa: E402
 
 TITLE = "MDRN image denoising"
 INTRO = f"**{TITLE}.** Removes noise from an image and keeps its size, bit depth and transparency."
-TABS = {
-    "denoise": "Denoise",
-    "files": "Several files",
-    "compare": "Compare",
-    "benchmark": "Benchmark",
-    "about": "About",
-}
+TABS = {"denoise": "Denoise", "files": "Several files", "compare": "Compare"}
+TABS |= {"benchmark": "Benchmark", "about": "About"}
 BAD_LINK = "This link asks for something that this page does not have, so it opened as usual."
 MAX_WAITING = 40
 _FOLDER = Path(__file__).parent

@@ -31,10 +31,11 @@ _NOISE = "Another seed alone changes the mean on Set12 by about 0.02 dB: a small
 def layout(results: Path = RESULTS) -> None:
     """Lay out the tab for a results folder, or say how to get one."""
     frame = read(results)
-    topics = sets_shown(frame) if frame is not None else []
-    if not topics:
+    ours = set(frame[frame.plan == RELEASE]["set"]) if frame is not None else ()
+    if not ours:
         gr.Markdown(NOTHING)
         return
+    topics = sorted(ours, key=lambda name: (name in _SET_NAMES, name))  # grey ones first
     set_name = "BSD68" if "BSD68" in topics else topics[0]
     with gr.Row():
         with gr.Column(min_width=320):
@@ -63,12 +64,6 @@ def read(results: Path = RESULTS) -> pd.DataFrame | None:
         return None
     frame = frame[(frame.protocol == "awgn") & (frame.noise_seed.fillna(0) == 0) & frame.psnr.notna()]
     return frame if len(frame) else None
-
-
-def sets_shown(frame: pd.DataFrame) -> list[str]:
-    """Return the test sets that have scores of released networks, grey ones first."""
-    ours = frame[frame.plan == RELEASE]
-    return sorted(set(ours["set"]), key=lambda name: (name in _SET_NAMES, name))
 
 
 def table(frame: pd.DataFrame, topic: str) -> pd.DataFrame:

@@ -232,8 +232,6 @@ def _panes(view: gr.State) -> list:
             label = f"Upload minus result at 100 %, {views.RESIDUAL_GAIN} times stronger, around mid grey"
             removed = gr.Image(label=label, height=height + _LABEL, alt_text=label, elem_id="removed", **PICTURE)
         with tabs["stages"]:
-            label = "The same part after each stage, at full strength"
-            stages = gr.Gallery(
-                label=label, columns=3, height=height + _LABEL, object_fit="contain", elem_id="stages", **PICTURE
-            )
+            gallery = {"columns": 3, "height": height + _LABEL, "object_fit": "contain", **PICTURE}
+            stages = gr.Gallery(label="The same part after each stage, at full strength", elem_id="stages", **gallery)
     return [crop, whole, removed, stages]

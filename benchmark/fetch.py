@@ -21,11 +21,7 @@ HOST = "https://github.com"
 _RETRIES = 3
 _AT_ONCE = 4
 _TIMEOUT_SECONDS = 30
-
-
-def cache_folder() -> Path:
-    """Return the folder that images are fetched into when no data root is given."""
-    return Path(pooch.os_cache("mdrn")) / "data"
+CACHE = pooch.os_cache("mdrn") / "data"  # what images are fetched into when no data root is given
 
 
 def folders_of(sets: Iterable[str] | None, training: bool) -> list[str]:

@@ -262,7 +262,7 @@ def parse(arguments: list[str] | None = None) -> Request:
     out = Path(said.out or ("runs/smoke" if said.preset == "smoke" else OUT))
     lpips = said.lpips != "none" and not said.report_only and _has_lpips(said.force, out)
     made = {
-        "root": root or (fetch.cache_folder() if said.fetch else None),
+        "root": root or (fetch.CACHE if said.fetch else None),
         "out": out,
         "conditions": evaluate.Conditions(said.protocol, said.noise_seed, said.device, lpips),
     }

@@ -239,7 +239,8 @@ class Distilled(nn.Module):
     ) -> None:
         super().__init__()
         if not views:
-            raise MdrnError("strategy: expected hmds_c, hmds_n or hmds, got one without a teacher")
+            known = ", ".join(name for name, views in STRATEGIES.items() if views)
+            raise MdrnError(f"strategy: expected one with a teacher ({known}), got one without")
         self.supervised, self.views, self.config = supervised, views, config
         self.guide = guide  # no module, so the teacher is in neither state nor parameters
         self._generator: torch.Generator | None = None

@@ -190,14 +190,14 @@ RELEASE_OPTIONS = {
     "photo": {"steps": 13_000, "pool": 20_480, "data": ("bsds", "extra"), "camera_share": 0.6},
     "photo_tiny": {"steps": 40_000, "pool": 20_480, "data": ("bsds", "extra"), "camera_share": 0.6},
 }
+# how the teacher guides, as the study's arms chose on validation images: its results take the clean image's place
+_CHOSEN = DistillConfig(output_weight=1.0)
 TEACHER = TrainConfig(preset="teacher", **RELEASE_OPTIONS["teacher"])
 
 STUDY_STEPS = (1_250, 5_000, 20_000)
 STUDY_POOL = 12_288
 STUDY_SEEDS, CHOICE_SEEDS = (0, 1, 2), (100, 101, 102)  # for claims, run once; for choices, on validation images
 _BOTH = (PLAIN, "hmds")
-# how the teacher guides, as the arms chose on validation images: its results take the clean image's place
-_CHOSEN = DistillConfig(output_weight=1.0)
 
 
 def _study(size: str, strategies: Iterable[str], steps: int, levels=(50.0,), seeds=STUDY_SEEDS) -> Group:
@@ -259,7 +259,7 @@ PLANS: dict[str, Plan] = {
     "release": Plan(
         "a teacher, grey networks of both sizes, plain and HMDS, and colour ones for white and for camera noise",
         tuple(
-            Group((size,), _BOTH if PRESETS[size].channels == 1 else (PLAIN,), options=options)
+            Group((size,), _BOTH if PRESETS[size].channels == 1 else (PLAIN,), options=options | {"distill": _CHOSEN})
             for size, options in RELEASE_OPTIONS.items()
             if size != TEACHER.preset
         ),

@@ -40,7 +40,10 @@ def train_one(run: Run, root: Path | None, device: str, threads: int | None = No
 
 
 def keep_record(run: Run) -> None:
-    """Write what a finished run cost and gave to the results folder, once."""
+    """Write what a finished run cost and gave to the results folder, in place of what the plan's same run gave before.
+
+    A run that several plans share is kept with the first of them.
+    """
     said, config = json.loads(run.record.read_text()), run.folder.name.rpartition("-")[2]
     history = said["history"]
     seconds = said.get("cpu_seconds") if said["device"].startswith("CPU") else said["seconds"]
@@ -56,16 +59,22 @@ def keep_record(run: Run) -> None:
         teacher=run.config.teacher or "",
         validation=" ".join(f"{level}:{psnr:.3f}" for level, psnr in (history[-1]["psnr"] if history else {}).items()),
     )
-    if any(known.config == config for known in rows.read(run.out / rows.RUNS, rows.RunRow)):
+    known = rows.read(run.out / rows.RUNS, rows.RunRow)
+    if any(dataclasses.replace(row, plan=k.plan, minutes=k.minutes) == k for k in known):
         return
+
+    def place(row: rows.RunRow) -> tuple:
+        return row.plan, row.run, row.arm, row.steps
+
+    taken = {k.config for k in known if place(k) == place(row)}  # configurations that the plan had here
     points = [
         rows.CurvePoint(config, entry["step"], float(level), psnr)
         for entry in history
         for level, psnr in entry["psnr"].items()
     ]
     path = run.out / rows.CURVES / f"{run.plan}.csv"
-    rows.append(path, points, rows.CurvePoint, replaces=lambda point: (point.config, point.step, point.level))
-    rows.append(run.out / rows.RUNS, [row], rows.RunRow, replaces=lambda known: known.config)
+    rows.append(path, points, rows.CurvePoint, replaces=lambda p: config if p.config in taken else p.config)
+    rows.append(run.out / rows.RUNS, [row], rows.RunRow, replaces=place)
 
 
 def train_all(runs: list[Run], root: Path | None, device: str, jobs: int = 1, quiet: bool = False) -> None:

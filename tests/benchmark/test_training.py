@@ -73,6 +73,20 @@ def test_runs_that_were_trained_elsewhere_are_kept_too(tmp_path, fitted):
     assert len(rows.read(tmp_path / rows.RUNS, rows.RunRow)) == 4
 
 
+def test_a_changed_configuration_takes_the_record_and_the_curve_of_the_one_before(tmp_path, fitted):
+    train_all(runs_in(tmp_path), None, "cpu", quiet=True)
+    before = rows.read(tmp_path / rows.RUNS, rows.RunRow)
+    faster = changed(TINY, options=OPTIONS | {"learning_rate": 1e-3})
+    train_all(runs_in(tmp_path, faster), None, "cpu", quiet=True)
+    after = rows.read(tmp_path / rows.RUNS, rows.RunRow)
+    assert sorted(row.run for row in after) == sorted(row.run for row in before)
+    assert {row.config for row in after} != {row.config for row in before}
+    points = rows.read(tmp_path / rows.CURVES / "test.csv", rows.CurvePoint)
+    assert {p.config for p in points} == {row.config for row in after}
+    train_all(runs_of("another", faster, tmp_path), None, "cpu", quiet=True)
+    assert rows.read(tmp_path / rows.RUNS, rows.RunRow) == after
+
+
 def test_the_teacher_comes_first(tmp_path, fitted):
     train_all(runs_in(tmp_path, TAUGHT)[::-1], None, "cpu", quiet=True)
     assert fitted[0] == "teacher.plain_n0-75_s0" and len(fitted) == 4

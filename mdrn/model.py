@@ -43,7 +43,6 @@ class ModelConfig:
         widths: feature channels at each scale of a stage, finest first; each further scale halves the resolution.
         stages: the degrade-and-reconstruct stages; one makes a plain single U.
         entry: pixel-unshuffle factor of the head; 1 works at full resolution, 2 at half.
-        slope: of the activation below zero; 0 is a ReLU, whose channels can die for good in training.
 
     Raises:
         MdrnError: if a field is outside what is listed.
@@ -53,7 +52,6 @@ class ModelConfig:
     widths: tuple[int, ...] = (16, 32, 48, 64)
     stages: tuple[StageConfig, ...] = (StageConfig(), StageConfig())
     entry: int = 1
-    slope: float = 0.0
 
     def __post_init__(self) -> None:
         stages = tuple(StageConfig(**stage) if isinstance(stage, dict) else stage for stage in self.stages)
@@ -68,7 +66,6 @@ class ModelConfig:
             ("widths", widths, "2 to 5 whole numbers from 1 to 512"),
             ("stages", fit and 1 <= len(stages) <= 16, "1 to 16 stages with a number for each scale"),
             ("entry", self.entry in (1, 2, 4), "1, 2 or 4"),
-            ("slope", type(self.slope) is float and 0.0 <= self.slope < 1.0, "0.0 to less than 1.0"),
         )
 
     @property
@@ -90,12 +87,12 @@ PRESETS |= {"photo": PRESETS["mdrn_rgb"], "photo_tiny": PRESETS["mdrn_tiny_rgb"]
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions around a leaky ReLU, added to their input. Shape: (B, C, H, W) -> (B, C, H, W)."""
+    """Two 3x3 convolutions around a ReLU, added to their input. Shape: (B, C, H, W) -> (B, C, H, W)."""
 
-    def __init__(self, width: int, slope: float) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(width, width, 3, padding=1)
-        self.activation = nn.LeakyReLU(slope, inplace=True)
+        self.activation = nn.ReLU(inplace=True)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -103,10 +100,9 @@ class ResidualBlock(nn.Module):
         return correction.add_(x)
 
 
-def _blocks(config: ModelConfig, counts: tuple[int, ...]) -> nn.ModuleList:
-    pairs = zip(config.widths, counts, strict=False)  # the coarsest scale has none on the way up
-    blocks = [[ResidualBlock(width, config.slope) for _ in range(count)] for width, count in pairs]
-    return nn.ModuleList(nn.Sequential(*scale) for scale in blocks)
+def _blocks(widths: tuple[int, ...], counts: tuple[int, ...]) -> nn.ModuleList:
+    pairs = zip(widths, counts, strict=False)  # the coarsest scale has none on the way up
+    return nn.ModuleList(nn.Sequential(*(ResidualBlock(width) for _ in range(count))) for width, count in pairs)
 
 
 class Stage(nn.Module):
@@ -132,10 +128,10 @@ class Stage(nn.Module):
         self.fuse = None
         if fused:  # the finest scale sees the earlier stage in the stage's input
             self.fuse = nn.ModuleList([nn.Identity(), *(nn.Conv2d(w, w, 1) for w in widths[1:])])
-        self.encode = _blocks(config, stage.down)
+        self.encode = _blocks(widths, stage.down)
         self.degrade = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in pairs)
         self.reconstruct = nn.ModuleList(nn.ConvTranspose2d(coarse, fine, 2, stride=2) for fine, coarse in pairs)
-        self.decode = _blocks(config, stage.up)
+        self.decode = _blocks(widths, stage.up)
 
     def forward(self, given: list[torch.Tensor]) -> list[torch.Tensor]:
         encoded = [self.encode[0](given.pop(0))]

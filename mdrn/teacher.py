@@ -26,7 +26,6 @@ class TeacherConfig:
         up: blocks at each scale but the coarsest on the way back up.
         expansion: width of a block's inside, relative to its outside.
         entry: pixel-unshuffle factor of the head.
-        slope: of the activation below zero; 0 is a ReLU.
 
     Raises:
         MdrnError: if a field is outside its limits.
@@ -38,12 +37,11 @@ class TeacherConfig:
     up: tuple[int, ...] = (1, 2, 2)
     expansion: int = 2
     entry: int = 1
-    slope: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("widths", "down", "up"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        ModelConfig(self.channels, self.widths, (StageConfig(self.down, self.up),), self.entry, self.slope)  # limits
+        ModelConfig(self.channels, self.widths, (StageConfig(self.down, self.up),), self.entry)  # has the same limits
         check_fields(self, ("expansion", type(self.expansion) is int and 1 <= self.expansion <= 8, "1 to 8"))
 
     @property
@@ -62,10 +60,10 @@ TEACHERS: dict[str, TeacherConfig] = {"teacher": TeacherConfig()}
 class FusedBottleneck(nn.Module):
     """A dense 3x3 expansion and a 1x1 projection, added to the input. Shape: (B, C, H, W) -> (B, C, H, W)."""
 
-    def __init__(self, width: int, expansion: int, slope: float) -> None:
+    def __init__(self, width: int, expansion: int) -> None:
         super().__init__()
         self.expand = nn.Conv2d(width, width * expansion, 3, padding=1)
-        self.activation = nn.LeakyReLU(slope, inplace=True)
+        self.activation = nn.ReLU(inplace=True)
         self.project = nn.Conv2d(width * expansion, width, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -95,7 +93,7 @@ class Teacher(nn.Module):
         pairs = list(zip(widths[:-1], widths[1:], strict=True))
 
         def blocks(width: int, number: int) -> nn.Sequential:
-            return nn.Sequential(*(FusedBottleneck(width, config.expansion, config.slope) for _ in range(number)))
+            return nn.Sequential(*(FusedBottleneck(width, config.expansion) for _ in range(number)))
 
         self.head = nn.Conv2d(config.channels * factor**2 + 1, widths[0], 3, padding=1)
         self.encode = nn.ModuleList(map(blocks, widths, config.down))

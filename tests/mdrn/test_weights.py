@@ -67,7 +67,7 @@ def test_bfloat16_costs_next_to_nothing(name, sample, colour_sample):
     assert scores[1] != scores[0] and scores[1] >= scores[0] - 0.02
 
 
-DEAD = {"mdrn.plain_n0-75_s0", "mdrn_rgb.plain_n0-75_s0", "photo.plain_n0-75_s0"}  # until recipe v4 has trained them
+DEAD = {"mdrn.plain_n0-75_s0", "mdrn_rgb.plain_n0-75_s0", "photo.plain_n0-75_s0"}  # until they are trained again
 
 
 @pytest.mark.parametrize(
